@@ -1,0 +1,27 @@
+"""Run directories: manifests, locks, resumable stages, atomic files.
+
+`pmpjax.runs.progress` has the bar and `pmpjax.runs.plots` the figures; the two are imported by name, so that a command
+which draws nothing does not wait for matplotlib.
+"""
+
+from pmpjax.runs.directory import Run as Run
+from pmpjax.runs.directory import RunError as RunError
+from pmpjax.runs.directory import open_run as open_run
+from pmpjax.runs.directory import versions as versions
+from pmpjax.runs.files import atomic as atomic
+from pmpjax.runs.files import read_arrays as read_arrays
+from pmpjax.runs.files import write_arrays as write_arrays
+from pmpjax.runs.files import write_json as write_json
+from pmpjax.runs.files import write_text as write_text
+
+__all__ = [
+    "Run",
+    "RunError",
+    "atomic",
+    "open_run",
+    "read_arrays",
+    "versions",
+    "write_arrays",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,236 @@
+"""Run directories: one lock, one manifest, and stages that are whole or absent.
+
+DIR/.lock                     held (flock) while a process works here; the kernel lets go when it dies
+DIR/manifest.json             command, config, seed, versions, created
+DIR/<stage>.partial/          what a stage has written so far; kept after a kill, for the stage to go on from
+DIR/<stage>/manifest.json     config, fingerprints of inputs, files with sizes and sha256, seconds, fingerprint
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pmpjax.runs.files import flush, plain, sha256, write_json
+
+_MANIFEST = "manifest.json"
+_STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
+_LOCK = ".lock"
+
+
+class RunError(Exception):
+    """Something about a run directory that its user can mend; the message says how."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run directory, made by `open_run`; `seconds` has the wall time of each stage, of skipped ones too."""
+
+    directory: Path
+    config: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def stage(
+        self,
+        name: str,
+        build: Callable[[Path], Any],
+        *,
+        config: Any = None,
+        inputs: Mapping[str, Path | str] | None = None,
+    ) -> Path:
+        """Returns DIR/<name>, after `build(folder)` has filled it, or at once when it is complete already.
+
+        `build` works in DIR/<name>.partial, where after a kill it finds what it left and may go on from there; the
+        folder gets its manifest and its name only when `build` returns. `inputs` are files or folders (earlier stages) that
+        the stage reads: their fingerprints are stored and compared.
+
+        Raises `RunError` when a stored config or input differs (naming the fields, old and new), or when a file of a
+        complete stage is missing or has another size.
+        """
+        if not name or name != Path(name).name or name.startswith("."):
+            raise RunError(f"a stage's name is a plain folder name, found {name!r}")
+        folder, partial = self.directory / name, self.directory / f"{name}.partial"
+        wanted = {
+            "config": plain({} if config is None else config),
+            "inputs": {key: _fingerprint(Path(path)) for key, path in (inputs or {}).items()},
+        }
+        if folder.exists():
+            stored = _read(folder / _MANIFEST)
+            _refuse_changes(
+                folder, stored, wanted, mend=f"delete {folder} (and what was built from it) to build it again"
+            )
+            _check_files(folder, stored)
+            self.seconds[name] = stored["seconds"]
+            return folder
+
+        started = partial / _STARTED
+        spent = 0.0
+        if started.exists():
+            stored = _read(started)
+            _refuse_changes(partial, stored, wanted, mend=f"delete {partial} to begin it again")
+            spent = stored["seconds"]
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(started, {**wanted, "seconds": spent})
+
+        begin = time.perf_counter()
+        try:
+            build(partial)
+        except BaseException:  # Ctrl-C too: the time spent so far belongs to the stage
+            write_json(started, {**wanted, "seconds": spent + time.perf_counter() - begin})
+            raise
+        seconds = spent + time.perf_counter() - begin
+
+        for leftover in partial.rglob(".*.tmp*"):  # half-written files of a killed process
+            leftover.unlink()
+        content = {**wanted, "files": _list_files(partial)}
+        manifest = {**content, "seconds": seconds, "fingerprint": _digest(content), "versions": versions()}
+        write_json(partial / _MANIFEST, manifest)
+        os.rename(partial, folder)
+        (folder / _STARTED).unlink()
+        flush(self.directory)
+        self.seconds[name] = seconds
+        return folder
+
+
+@contextmanager
+def open_run(directory: Path | str, command: str, config: Any) -> Iterator[Run]:
+    """Opens DIR for one process, new or to go on with; writes its manifest.
+
+    `config` is a frozen dataclass (or a mapping) with everything that decides the result, and nothing else.
+    Raises `RunError` when another process holds the directory (naming its pid), when the directory holds something that
+    is not a run, or when it was begun by another command or config (naming the fields, with old and new values).
+
+    >>> import tempfile
+    >>> with open_run(tempfile.mkdtemp(), "demo", {"seed": 0}) as run:
+    ...     path = run.stage("one", lambda folder: write_json(folder / "x.json", 1))
+    >>> sorted(file.name for file in path.iterdir())
+    ['manifest.json', 'x.json']
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not directory.is_dir():
+        raise RunError(f"{directory} is a file; choose a folder for the run")
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / _MANIFEST
+    if not path.exists():
+        foreign = [entry.name for entry in sorted(directory.iterdir()) if not entry.name.startswith(".")]
+        if foreign:
+            raise RunError(
+                f"{directory} is not a run directory: it has {foreign[0]!r} but no {_MANIFEST}; choose an empty folder"
+            )
+    with _lock(directory):
+        wanted = {"command": command, "config": plain(config)}
+        if path.exists():
+            mend = "give the old values to go on with it, choose another folder, or delete this one to begin again"
+            _refuse_changes(directory, _read(path), wanted, mend=mend)
+        else:
+            seed = wanted["config"].get("seed") if isinstance(wanted["config"], dict) else None
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {**wanted, "seed": seed, "versions": versions(), "created": created})
+        yield Run(directory, config)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers: Python, the platform, this package and the numerical ones below it.
+
+    >>> sorted(versions())[:3]
+    ['flax', 'jax', 'jaxlib']
+    """
+    names = ("pmpjax", "jax", "jaxlib", "optax", "flax", "numpy", "scipy", "grain", "tokenizers")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    with open(directory / _LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            message = f"process {holder} is working in {directory}; wait for it, stop it, or choose another folder"
+            raise RunError(message) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path.parent} has no {path.name}: it was not written by this program; move it away") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not JSON ({error}); delete {path.parent} to begin again") from error
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {key: item for name, part in value.items() for key, item in _flatten(part, f"{prefix}{name}.").items()}
+    return {prefix.removesuffix("."): value}
+
+
+def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any], mend: str) -> None:
+    old = _flatten({key: stored.get(key) for key in wanted})
+    new = _flatten(wanted)
+    absent = "(absent)"
+    changed = [
+        f"{key.removeprefix('config.')}: {json.dumps(old[key]) if key in old else absent} before, "
+        f"{json.dumps(new[key]) if key in new else absent} now"
+        for key in sorted(old.keys() | new.keys())
+        if (key in old) != (key in new) or old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise RunError(f"{where} was begun with other settings ({'; '.join(changed)}); {mend}")
+
+
+def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path not in (folder / _MANIFEST, folder / _STARTED)
+    )
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in files
+    }
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != entry["size"]:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise RunError(
+                f"{path} {state}, its manifest says {entry['size']} bytes; delete {folder} to build it again"
+            )
+
+
+def _fingerprint(path: Path) -> str:
+    if (path / _MANIFEST).exists():
+        manifest = _read(path / _MANIFEST)
+        if "fingerprint" in manifest:
+            return manifest["fingerprint"]
+    if path.is_dir():
+        return _digest(_list_files(path))
+    if path.is_file():
+        return sha256(path)
+    raise RunError(f"input {path} does not exist")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

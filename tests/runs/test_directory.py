@@ -1,0 +1,173 @@
+"""A run directory is whole or resumable, belongs to one process, and refuses what does not fit it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+
+from pmpjax.runs import RunError, atomic, open_run, write_json
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 3
+    inner: Inner = Inner()
+
+
+# Writes one file a tenth of a second into its stage, going on from those that it finds, and marks each start.
+SLOW_STAGE = """
+import sys, time
+from pathlib import Path
+from pmpjax.runs import open_run, write_text
+
+def build(folder):
+    with open(sys.argv[1] + ".starts", "a") as starts:
+        starts.write("x")
+    for part in range(int(sys.argv[2])):
+        if not (folder / f"{part}.txt").exists():
+            time.sleep(0.1)
+            write_text(folder / f"{part}.txt", str(part))
+
+with open_run(Path(sys.argv[1]), "test", {"seed": 0}) as run:
+    run.stage("slow", build)
+"""
+
+
+def start(directory, parts):
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_STAGE, str(directory), str(parts)], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path, seconds=30):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_a_killed_stage_goes_on_from_what_it_left(tmp_path):
+    directory = tmp_path / "run"
+    process = start(directory, 20)
+    wait_for(directory / "slow.partial" / "2.txt")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (directory / "slow").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in (directory / "slow.partial").glob("*.txt")}
+    assert 3 <= len(before) < 20
+
+    resumed = start(directory, 20)
+    assert resumed.communicate()[1] == "" and resumed.returncode == 0
+    files = {path.name: path.stat().st_mtime_ns for path in (directory / "slow").glob("*.txt")}
+    assert len(files) == 20 and all(files[name] == stamp for name, stamp in before.items())
+    assert not (directory / "slow.partial").exists()
+    manifest = json.loads((directory / "slow" / "manifest.json").read_text())
+    assert set(manifest["files"]) == set(files), "no temporary file is listed as a result"
+    assert (tmp_path / "run.starts").read_text() == "xx"
+
+
+def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path):
+    process = start(tmp_path / "run", 600)
+    try:
+        wait_for(tmp_path / "run" / "slow.partial" / "0.txt")
+        with pytest.raises(RunError, match=rf"process {process.pid} is working in .*run"):
+            with open_run(tmp_path / "run", "test", {"seed": 0}):
+                pass
+    finally:
+        process.kill()
+        process.communicate()
+    with open_run(tmp_path / "run", "test", {"seed": 0}):
+        pass  # the kernel let go of the lock
+
+
+def test_a_complete_stage_is_skipped_and_its_seconds_read_back(tmp_path):
+    calls = []
+    for _ in range(2):
+        with open_run(tmp_path / "run", "test", Config()) as run:
+            run.stage("one", lambda folder: (calls.append(1), time.sleep(0.05), write_json(folder / "x.json", 1)))
+            assert run.seconds["one"] >= 0.05
+    assert calls == [1]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["seed"] == 3 and manifest["config"]["inner"] == {"rate": 0.1} and "jax" in manifest["versions"]
+
+
+def test_a_changed_config_is_refused_with_old_and_new_values(tmp_path):
+    with open_run(tmp_path, "test", Config()) as run:
+        run.stage("one", lambda folder: None, config={"size": 3})
+    with pytest.raises(RunError, match=r"inner\.rate: 0\.1 before, 0\.2 now"):
+        with open_run(tmp_path, "test", replace(Config(), inner=Inner(0.2))):
+            pass
+    with pytest.raises(RunError, match=r'command: "test" before, "other" now'):
+        with open_run(tmp_path, "other", Config()):
+            pass
+    with open_run(tmp_path, "test", Config()) as run:
+        with pytest.raises(RunError, match=r"size: 3 before, 4 now"):
+            run.stage("one", lambda folder: None, config={"size": 4})
+        with pytest.raises(RunError, match=r"more: \(absent\) before, null now"):
+            run.stage("one", lambda folder: None, config={"size": 3, "more": None})
+
+
+def test_a_changed_config_of_a_partial_stage_is_refused(tmp_path):
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    with open_run(tmp_path, "test", Config()) as run:
+        with pytest.raises(KeyboardInterrupt):
+            run.stage("one", interrupted, config={"size": 3})
+        with pytest.raises(RunError, match=r"size: 3 before, 4 now"):
+            run.stage("one", lambda folder: None, config={"size": 4})
+        assert run.stage("one", lambda folder: None, config={"size": 3}).is_dir()
+
+
+def test_a_stage_knows_its_inputs_by_content_not_by_time(tmp_path):
+    def run_once(content, delete=False):
+        with open_run(tmp_path, "test", Config()) as run:
+            if delete:
+                for file in (tmp_path / "one").iterdir():
+                    file.unlink()
+                (tmp_path / "one").rmdir()
+            one = run.stage("one", lambda folder: write_json(folder / "x.json", content))
+            return run.stage("two", lambda folder: None, inputs={"one": one})
+
+    run_once(1)
+    run_once(1, delete=True)  # built again, same content: still fits
+    with pytest.raises(RunError, match=r"inputs\.one"):
+        run_once(2, delete=True)
+
+
+def test_a_damaged_stage_is_named(tmp_path):
+    with open_run(tmp_path, "test", Config()) as run:
+        one = run.stage("one", lambda folder: write_json(folder / "x.json", 12345))
+        (one / "x.json").write_text("1")
+        with pytest.raises(RunError, match=r"x\.json has 1 bytes, its manifest says 6 bytes; delete"):
+            run.stage("one", lambda folder: None)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"has 'thesis\.tex' but no manifest\.json"):
+        with open_run(tmp_path, "test", Config()):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", [1])
+    with pytest.raises(ZeroDivisionError):
+        with atomic(tmp_path / "x.json") as temporary:
+            temporary.write_text("half")
+            1 / 0  # noqa: B018
+    with pytest.raises(TypeError, match="object"):
+        write_json(tmp_path / "x.json", object())
+    assert json.loads((tmp_path / "x.json").read_text()) == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
