@@ -50,8 +50,8 @@ class Run:
         """Returns DIR/<name>, after `build(folder)` has filled it, or at once when it is complete already.
 
         `build` works in DIR/<name>.partial, where after a kill it finds what it left and may go on from there; the
-        folder gets its manifest and its name only when `build` returns. `inputs` are files or folders (earlier stages) that
-        the stage reads: their fingerprints are stored and compared.
+        folder gets its manifest and its name only when `build` returns. `inputs` are files or folders (earlier stages)
+        that the stage reads: their fingerprints are stored and compared.
 
         Raises `RunError` when a stored config or input differs (naming the fields, old and new), or when a file of a
         complete stage is missing or has another size.
