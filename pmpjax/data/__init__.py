@@ -1,5 +1,37 @@
-"""Corpora to tokens to batches: sources, tokenizer, packing, token storage, batch schedules."""
+"""Corpora to tokens to batches: sources, copies, tokenizer, rows, token storage, batch schedules."""
 
-from pmpjax.data.prepared import DocumentTable, Prepared, loss_mask
+from pmpjax.data.batches import batch_schedule as batch_schedule
+from pmpjax.data.documents import Document as Document
+from pmpjax.data.documents import Rejection as Rejection
+from pmpjax.data.documents import SourceError as SourceError
+from pmpjax.data.duplicates import find_copies as find_copies
+from pmpjax.data.installed import Budget as Budget
+from pmpjax.data.packing import packed_rows as packed_rows
+from pmpjax.data.prepared import DocumentTable as DocumentTable
+from pmpjax.data.prepared import Prepared as Prepared
+from pmpjax.data.prepared import load_prepared as load_prepared
+from pmpjax.data.prepared import loss_mask as loss_mask
+from pmpjax.data.rows import document_rows as document_rows
+from pmpjax.data.sources import read_source as read_source
+from pmpjax.data.sources import read_sources as read_sources
+from pmpjax.data.tokenizer import load_tokenizer as load_tokenizer
+from pmpjax.data.tokenizer import train_tokenizer as train_tokenizer
 
-__all__ = ["DocumentTable", "Prepared", "loss_mask"]
+__all__ = [
+    "Budget",
+    "Document",
+    "DocumentTable",
+    "Prepared",
+    "Rejection",
+    "SourceError",
+    "batch_schedule",
+    "document_rows",
+    "find_copies",
+    "load_prepared",
+    "load_tokenizer",
+    "loss_mask",
+    "packed_rows",
+    "read_source",
+    "read_sources",
+    "train_tokenizer",
+]

@@ -1,0 +1,111 @@
+"""Sources by name: `installed-docs`, `installed-docs:PACKAGE`, `tfds:NAME`, or a local file or folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pmpjax.data.documents import Document, Rejection, SourceError, digest
+from pmpjax.data.files import read_files
+from pmpjax.data.installed import Budget, fingerprints, harvest, normal_name, reference
+from pmpjax.data.tfds import read_tfds
+
+INSTALLED = "installed-docs"
+
+
+@dataclass
+class Corpus:
+    """What a source gave.
+
+    Attributes:
+        documents: at least one; their ids are unique.
+        rejected: what was no document, with file and line.
+        packages: by package of `installed-docs`: version, number of documents, content hash. Empty for files.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    packages: dict[str, dict[str, str | int]] = field(default_factory=dict)
+
+
+def package_of(name: str) -> str | None:
+    """The package of "installed-docs:PACKAGE" in normal form, None for any other source.
+
+    >>> package_of("installed-docs:SciPy"), package_of("installed-docs")
+    ('scipy', None)
+    """
+    kind, _, package = name.partition(":")
+    return normal_name(package) if kind == INSTALLED and package else None
+
+
+def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozenset(), seed: int = 0) -> Corpus:
+    """Reads one source.
+
+    Args:
+        name: "installed-docs" (a sample within `budget`), "installed-docs:PACKAGE" (all docstrings of one package),
+            "tfds:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz or .parquet file or of a folder of them.
+        exclude: packages that "installed-docs" leaves out (the target's).
+        seed: of the sample.
+
+    Raises:
+        SourceError: nothing there, a kind that is not known, or not one good row.
+    """
+    corpus = Corpus()
+    package = package_of(name)
+    if name == INSTALLED or package is not None:
+        found = harvest(budget, exclude=exclude, seed=seed) if package is None else reference(package, budget.minimum)
+        corpus = Corpus(found.documents, found.rejected, fingerprints(found.documents, found.versions))
+    elif name.startswith("hf:"):
+        raise SourceError(f"{name}: sources from the Hugging Face hub come with a later version; save it as .parquet")
+    else:
+        rows = read_tfds(name.removeprefix("tfds:")) if name.startswith("tfds:") else read_files(name)
+        for row in rows:
+            if isinstance(row, Document):
+                corpus.documents.append(row)
+            else:
+                corpus.rejected.append(row)
+    if not corpus.documents:
+        reasons = "; ".join(f"{item.file}:{item.line}: {item.reason}" for item in corpus.rejected[:3])
+        raise SourceError(f"{name} has no good row{f', the first bad ones are {reasons}' if reasons else ''}; mend it")
+    corpus.documents = _with_unique_ids(corpus.documents)
+    return corpus
+
+
+def read_sources(
+    names: Sequence[str], budget: Budget, *, exclude: frozenset[str] = frozenset(), seed: int = 0
+) -> Corpus:
+    """Reads several sources as one; each must have a good row. See `read_source`."""
+    if not names:
+        raise SourceError(f"no source is named; give {INSTALLED}, a file or a folder")
+    result = Corpus()
+    for name in names:
+        part = read_source(name, budget, exclude=exclude, seed=seed)
+        result.documents += part.documents
+        result.rejected += part.rejected
+        result.packages |= part.packages
+    result.documents = _with_unique_ids(result.documents)
+    return result
+
+
+def split_target(documents: Sequence[Document], seed: int = 0) -> tuple[list[Document], list[Document]]:
+    """(dev, test): halves of a target of which no group (module, file) is on both sides.
+
+    A group's side is the parity of its rank in the order of a seeded hash. Where there is one group only, documents
+    take the place of groups. Raises `SourceError` for fewer than 2 documents.
+    """
+    if len(documents) < 2:
+        raise SourceError(f"a target needs at least 2 documents, one for dev and one for test; found {len(documents)}")
+    torn = len({document.group for document in documents}) == 1
+    keys = [document.id if torn else document.group for document in documents]
+    ranked = sorted(set(keys), key=lambda key: digest(str(seed), "target", key))
+    chosen = set(ranked[::2])
+    dev = [document for document, key in zip(documents, keys, strict=True) if key not in chosen]
+    return dev, [document for document, key in zip(documents, keys, strict=True) if key in chosen]
+
+
+def _with_unique_ids(documents: list[Document]) -> list[Document]:
+    """The documents, a repeated id followed by its number."""
+    seen: dict[str, int] = {}
+    result = []
+    for document in documents:
+        number = seen[document.id] = seen.get(document.id, 0) + 1
+        result.append(document if number == 1 else document._replace(id=f"{document.id}#{number}"))
+    return result
