@@ -1,0 +1,44 @@
+"""Training as a controlled dynamical system: Pontryagin's maximum principle for data selection and optimal learning.
+
+x_{t+1} = f(x_t, u_t, w_t) is a training step, u_t the weights of its examples. `costate` carries lambda_t backward
+through training and gives dJ/du for any optax optimizer; `solve` improves the weights; `verify` checks Pontryagin's
+conditions; `observables` are looked at on the way, `prox` are the sets in which weights live.
+"""
+
+from importlib.metadata import version as _version
+
+from pmpjax.control import observables, prox
+from pmpjax.control.adjoint import AbstractAdjoint, Binomial, Checkpointed, Linearized, StoreAll
+from pmpjax.control.costate import Health, Status, Sweep, costate
+from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, Rollout, objective, rollout
+from pmpjax.control.observables import Point
+from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
+
+__version__ = _version("pmpjax")
+
+__all__ = [
+    "AbstractAdjoint",
+    "Binomial",
+    "Checkpointed",
+    "Cost",
+    "Dynamics",
+    "Health",
+    "Linearized",
+    "Point",
+    "Problem",
+    "Pulled",
+    "Rollout",
+    "Status",
+    "StoreAll",
+    "Sweep",
+    "TrainState",
+    "area_under",
+    "costate",
+    "objective",
+    "observables",
+    "prox",
+    "rollout",
+    "terminal_loss",
+    "training_dynamics",
+    "uniform",
+]

@@ -1,0 +1,155 @@
+"""Proximal operators: the feasible set of a control, and the geometry in which to step towards it.
+
+Each acts on the last axis of an array (rows are independent) and knows three more things: whether a control lies in
+its set, the linear minimisation oracle argmin_{v in set} <g, v> where the set is compact, and the coordinates in which
+a gradient step is taken (the control itself for projections, its logarithm for the entropic one).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from pmpjax.control.trees import named_leaves
+
+
+class Prox(NamedTuple):
+    """u = prox(v, step): the feasible control that answers the trial point v.
+
+    name: for messages and reports.
+    apply: (v, step) -> u.
+    oracle: g -> argmin_{v in set} <g, v>, or None where the set is not compact.
+    coordinates: u -> the point from which a gradient step is taken, v = coordinates(u) - step * gradient.
+    violation: u -> scalar, how far u is outside the set (0 inside; not finite when u is not).
+    geometry: "euclidean" (apply is a projection) or "entropic".
+    """
+
+    name: str
+    apply: Callable[[Array, ArrayLike], Array]
+    oracle: Callable[[Array], Array] | None
+    coordinates: Callable[[Array], Array]
+    violation: Callable[[Array], Array]
+    geometry: str = "euclidean"
+
+    def __call__(self, v: Array, step: ArrayLike = 1.0) -> Array:
+        return self.apply(v, step)
+
+
+def project_simplex(v: Float[Array, "... n"]) -> Float[Array, "... n"]:
+    """argmin_u |u - v|^2 over {u >= 0, sum(u) = 1}: u = max(v - tau, 0), one threshold tau a row.
+
+    tau is the root of the convex decreasing g(tau) = sum(max(v - tau, 0)) - 1. Newton's method started left of the
+    root climbs to it monotonically and ends exactly, after as many passes as the support shrinks; each pass is one
+    fused reduction, where a sort of the row would be many. Shape and dtype are kept.
+
+    Source: C. Michelot, 1986 (finite algorithm for the projection onto the canonical simplex).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> project_simplex(jnp.array([0.9, 0.7, -1.0])).round(4).tolist()
+        [0.6000000238418579, 0.4000000059604645, 0.0]
+    """
+    # Shifted rows keep the sums small, hence exact to rounding of the result rather than of the input.
+    v = v - jax.lax.stop_gradient(jnp.max(v, axis=-1, keepdims=True))
+    fixed = jax.lax.stop_gradient(v)
+    count = v.shape[-1]
+
+    def threshold_of(row: Array, above: Array) -> Array:
+        total = jnp.sum(jnp.where(above, row, 0.0), axis=-1, keepdims=True)
+        return (total - 1.0) / jnp.sum(above, axis=-1, keepdims=True, dtype=row.dtype)
+
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        threshold, previous, passes = carry
+        return jnp.any(threshold > previous) & (passes < count + 2)
+
+    def newton(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        threshold, _, passes = carry
+        # The maximum keeps rounding from stepping back, which would cycle.
+        return jnp.maximum(threshold, threshold_of(fixed, fixed > threshold)), threshold, passes + 1
+
+    left = jnp.maximum(-1.0, (jnp.sum(fixed, axis=-1, keepdims=True) - 1.0) / count)
+    start = (left, jnp.full_like(left, -jnp.inf), jnp.zeros((), jnp.int32))
+    threshold, _, _ = jax.lax.while_loop(unfinished, newton, start)
+    return jnp.maximum(v - threshold_of(v, fixed > threshold), 0.0)
+
+
+def _simplex_oracle(gradient: Array) -> Array:
+    return jax.nn.one_hot(jnp.argmin(gradient, axis=-1), gradient.shape[-1], dtype=gradient.dtype)
+
+
+def _simplex_violation(u: Array) -> Array:
+    return jnp.maximum(jnp.max(-u), jnp.max(jnp.abs(jnp.sum(u, axis=-1) - 1.0)))
+
+
+def _none_violated(u: Array) -> Array:
+    # 0 * u keeps what is not finite, so that NaN controls are seen also where every finite control is allowed.
+    return jnp.sum(0.0 * u)
+
+
+identity = Prox("identity", lambda v, step: v, None, lambda u: u, _none_violated)
+"""No constraint: prox(v) = v."""
+
+simplex = Prox("simplex", lambda v, step: project_simplex(v), _simplex_oracle, lambda u: u, _simplex_violation)
+"""Each row a probability vector, by Euclidean projection (`project_simplex`)."""
+
+entropic = Prox(
+    "entropic",
+    lambda v, step: jax.nn.softmax(v, axis=-1),
+    _simplex_oracle,
+    jnp.log,
+    _simplex_violation,
+    geometry="entropic",
+)
+"""Each row a probability vector, in the geometry of the entropy: prox(v) = argmin_{u in simplex} <u, log u - v>.
+
+The answer is softmax(v). With v = log(u) - step * gradient this is the mirror (exponentiated gradient) step,
+argmin_z step * <gradient, z> + KL(z | u). A weight that is exactly zero stays zero; `MirrorDescent` therefore keeps
+the logits and never takes the logarithm of a weight that has underflowed.
+"""
+
+
+def box(lower: ArrayLike, upper: ArrayLike) -> Prox:
+    """lower <= u <= upper, coordinate by coordinate; bounds broadcast against the control.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> box(0.0, 1.0)(jnp.array([-1.0, 0.25, 3.0])).tolist()
+        [0.0, 0.25, 1.0]
+    """
+    if bool(jnp.any(jnp.asarray(lower) > jnp.asarray(upper))):
+        raise ValueError(f"box: lower bound {lower} exceeds upper bound {upper}; swap them")
+
+    def violation(u: Array) -> Array:
+        return jnp.maximum(0.0, jnp.maximum(jnp.max(lower - u), jnp.max(u - upper)))
+
+    return Prox(
+        f"box({lower}, {upper})",
+        lambda v, step: jnp.clip(v, lower, upper),
+        lambda gradient: jnp.where(gradient > 0, lower, jnp.broadcast_to(upper, gradient.shape)).astype(gradient.dtype),
+        lambda u: u,
+        violation,
+    )
+
+
+def check_feasible(prox: Prox, controls: PyTree, tolerance: float = 1e-3) -> None:
+    """Raise ValueError naming the leaf of the controls that is not finite or lies outside the set of `prox`.
+
+    Traced controls have no values yet and pass; `solve` and `verify` check theirs before they trace.
+    """
+    for name, leaf in named_leaves(controls, "controls"):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
+        violation = float(prox.violation(jnp.asarray(leaf)))
+        if violation <= tolerance:
+            continue
+        if violation == violation and violation != float("inf"):
+            found = f"lies {violation:.3g} outside the set '{prox.name}' (smallest entry {float(jnp.min(leaf)):.3g})"
+        else:
+            index = tuple(int(i) for i in jnp.argwhere(~jnp.isfinite(leaf), size=1)[0])
+            found = f"is not finite, first at index {index}"
+        raise ValueError(
+            f"{name} {found}; start from a feasible control such as pmpjax.uniform(T, N), "
+            "or apply the problem's prox to it first"
+        )

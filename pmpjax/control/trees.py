@@ -1,0 +1,93 @@
+"""Pytrees whose leaves may or may not be differentiated: split, merge, inner products, checks that name the leaf."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+from jaxtyping import Array, PyTree
+
+
+def is_moving(leaf: Any) -> bool:
+    """Whether a leaf has a derivative: inexact dtypes do, integers, booleans and random keys do not."""
+    return jnp.issubdtype(jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True), jnp.inexact)
+
+
+def split(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """(moving, fixed): two trees of one structure, each with None where the leaf belongs to the other.
+
+    A costate has the structure of `moving`: step counters and random keys carry no derivative.
+    """
+    moving = jax.tree.map(lambda leaf: leaf if is_moving(leaf) else None, tree)
+    fixed = jax.tree.map(lambda leaf: None if is_moving(leaf) else leaf, tree)
+    return moving, fixed
+
+
+def merge(moving: PyTree, fixed: PyTree) -> PyTree:
+    """The tree that `split` took apart."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def inner(left: PyTree, right: PyTree) -> Array:
+    """<left, right> = sum over leaves of sum(left * right), a scalar."""
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def norm(tree: PyTree) -> Array:
+    """Euclidean norm over all leaves, a scalar."""
+    return jnp.sqrt(inner(tree, tree))
+
+
+def add(left: PyTree, right: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, left, right)
+
+
+def take(tree: PyTree, index: Any) -> PyTree:
+    """Row `index` (a traced integer) of every leaf's leading axis."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
+
+
+def put(tree: PyTree, row: PyTree, index: Any) -> PyTree:
+    """`tree` with row `index` of every leaf's leading axis replaced; in place inside a compiled loop."""
+    return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, new, index, 0), tree, row)
+
+
+def rows_like(tree: PyTree, count: int) -> PyTree:
+    """A buffer of `count` rows for values like `tree`; filled from it, since random keys have no zero."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
+
+
+def zeros_of(shapes: PyTree, *leading: int) -> PyTree:
+    """Zeros for a tree of shape-dtype structures, with extra leading axes."""
+    return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), shapes)
+
+
+def select(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
+    """Leaf by leaf `on_true` where the scalar condition holds."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), on_true, on_false)
+
+
+def named_leaves(tree: PyTree, root: str) -> list[tuple[str, Any]]:
+    """[(name, leaf)] with names such as `controls['weights']`, as error messages show them."""
+    return [(root + keystr(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0]]
+
+
+def check_same(found: PyTree, expected: PyTree, root: str, mend: str) -> None:
+    """Raise ValueError naming the first leaf whose shape or dtype differs from the expected one."""
+    found_structure, expected_structure = jax.tree.structure(found), jax.tree.structure(expected)
+    if found_structure != expected_structure:
+        raise ValueError(f"{root} has structure {found_structure}, expected {expected_structure}; {mend}")
+    for (name, a), (_, b) in zip(named_leaves(found, root), named_leaves(expected, root), strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ValueError(
+                f"{name} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}; {mend}"
+            )
+
+
+def map_floats(function: Callable[[Array], Array], tree: PyTree) -> PyTree:
+    """Apply `function` to the moving leaves, leave the others."""
+    return jax.tree.map(lambda leaf: function(leaf) if is_moving(leaf) else leaf, tree)
