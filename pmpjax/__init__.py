@@ -9,25 +9,39 @@ from importlib.metadata import version as _version
 
 from pmpjax.control import observables, prox
 from pmpjax.control.adjoint import AbstractAdjoint, Binomial, Checkpointed, Linearized, StoreAll
+from pmpjax.control.conditions import Check, PMPReport, spread_of, verify
 from pmpjax.control.costate import Health, Status, Sweep, costate
 from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, Rollout, objective, rollout
 from pmpjax.control.observables import Point
+from pmpjax.control.solve import Progress, Record, Solution, SolveState, SolveStatus, solve
+from pmpjax.control.solvers import AbstractSolver, FrankWolfe, MirrorDescent, ProximalGradient
 from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
 
 __version__ = _version("pmpjax")
 
 __all__ = [
     "AbstractAdjoint",
+    "AbstractSolver",
     "Binomial",
+    "Check",
     "Checkpointed",
     "Cost",
     "Dynamics",
+    "FrankWolfe",
     "Health",
     "Linearized",
+    "MirrorDescent",
+    "PMPReport",
     "Point",
     "Problem",
+    "Progress",
+    "ProximalGradient",
     "Pulled",
+    "Record",
     "Rollout",
+    "Solution",
+    "SolveState",
+    "SolveStatus",
     "Status",
     "StoreAll",
     "Sweep",
@@ -38,7 +52,10 @@ __all__ = [
     "observables",
     "prox",
     "rollout",
+    "solve",
+    "spread_of",
     "terminal_loss",
     "training_dynamics",
     "uniform",
+    "verify",
 ]

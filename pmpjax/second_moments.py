@@ -64,7 +64,7 @@ def unmoved_coordinates(gradients: PyTree, opt_state: PyTree, following: PyTree,
             and leaf.shape == param.shape
             and trees.is_moving(leaf)
         ]
-        second = [i for i in owned if getattr(before[i][0][len(before[i][0]) - len(path) - 1], "name") in SECOND_MOMENTS]
+        second = [i for i in owned if before[i][0][len(before[i][0]) - len(path) - 1].name in SECOND_MOMENTS]
         if not second:
             masks.append(None)
             continue

@@ -33,9 +33,7 @@ class AbstractAdjoint(abc.ABC):
     """Runs a transition forward and visits its steps in reverse."""
 
     @abc.abstractmethod
-    def reverse(
-        self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit
-    ) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         """carry = start(x_T), then carry = visit(carry, t, x_t, x_{t+1}, pull_t) for t = T-1 .. 0; the last carry.
 
         pull_t maps lambda_{t+1} to the `Pulled` covector of step t.
@@ -46,9 +44,7 @@ class AbstractAdjoint(abc.ABC):
 class StoreAll(AbstractAdjoint):
     """Keep every state x_t; linearise each step again on the way back."""
 
-    def reverse(
-        self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit
-    ) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         steps = jnp.arange(transition.horizon, dtype=jnp.int32)
         final, states = jax.lax.scan(lambda x, t: (transition.advance(t, x), x), state, steps)
 
@@ -68,9 +64,7 @@ class Linearized(AbstractAdjoint):
     not stored.
     """
 
-    def reverse(
-        self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit
-    ) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         steps = jnp.arange(transition.horizon, dtype=jnp.int32)
         residuals = Residuals(
             lambda x, u, w: transition.linearize_at(x, u, w)[1],
@@ -107,9 +101,7 @@ class Checkpointed(AbstractAdjoint):
         if self.segment is not None and self.segment < 1:
             raise ValueError(f"Checkpointed(segment={self.segment}): expected at least 1")
 
-    def reverse(
-        self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit
-    ) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         horizon = transition.horizon
         length = min(self.segment or math.isqrt(horizon - 1) + 1, horizon)
         segments = -(-horizon // length)
@@ -164,9 +156,7 @@ class Binomial(AbstractAdjoint):
         if self.slots < 1:
             raise ValueError(f"Binomial(slots={self.slots}): expected at least 1")
 
-    def reverse(
-        self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit
-    ) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         table = schedule(transition.horizon, self.slots)
 
         def advance(x: PyTree, first: Array, last: Array) -> PyTree:

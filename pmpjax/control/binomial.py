@@ -72,4 +72,3 @@ def schedule(horizon: int, slots: int) -> Schedule:
     turn = int(np.argmax(table[:, 3] < 0))
     slot, first, last, store = (int(n) for n in table[turn])
     return Schedule(table[:turn], (slot, first, last, store), table[turn:])
-

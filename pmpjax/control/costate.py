@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from pmpjax.control import observables, trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
-from pmpjax.control.prox import check_feasible
 from pmpjax.control.dynamics import Problem, Pulled, bind, running_cost, terminal_cost, value_dtype
 from pmpjax.control.observables import Point
+from pmpjax.control.prox import check_feasible
 
 
 class Status(enum.IntEnum):
@@ -43,9 +43,9 @@ class Health(NamedTuple):
 
     @property
     def growth(self) -> float:
-        """max_t |direction_t| / |direction_{T-1}|; reads the arrays, so not under jit."""
-        last = float(self.direction_norms[-1])
-        return float(jnp.max(self.direction_norms)) / last if last else float("nan")
+        """max_t |direction_t| over the last one that is not zero; reads the arrays, so not under jit."""
+        norms = [norm for norm in self.direction_norms.tolist() if norm]
+        return max(norms) / norms[-1] if norms else 1.0
 
     def describe(self) -> str:
         """One sentence for a person; reads the arrays, so not under jit."""

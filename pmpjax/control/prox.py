@@ -48,8 +48,8 @@ def project_simplex(v: Float[Array, "... n"]) -> Float[Array, "... n"]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> project_simplex(jnp.array([0.9, 0.7, -1.0])).round(4).tolist()
-        [0.6000000238418579, 0.4000000059604645, 0.0]
+        >>> project_simplex(jnp.array([1.0, 0.5, -1.0])).tolist()
+        [0.75, 0.25, 0.0]
     """
     # Shifted rows keep the sums small, hence exact to rounding of the result rather than of the input.
     v = v - jax.lax.stop_gradient(jnp.max(v, axis=-1, keepdims=True))

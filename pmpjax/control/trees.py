@@ -26,9 +26,7 @@ def split(tree: PyTree) -> tuple[PyTree, PyTree]:
 
 def merge(moving: PyTree, fixed: PyTree) -> PyTree:
     """The tree that `split` took apart."""
-    return jax.tree.map(
-        lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None
-    )
+    return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
 
 
 def inner(left: PyTree, right: PyTree) -> Array:

@@ -1,0 +1,17 @@
+"""Strict everywhere: jaxtyping checked by beartype, no implicit rank promotion. float64 is asked for by the test."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("pmpjax", "beartype.beartype").install()
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Double precision inside the test, for identities."""
+    with jax.enable_x64(True):
+        yield
