@@ -114,6 +114,8 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     >>> copies.kind, copies.original
     (array([0, 0, 1, 2], dtype=int8), array([-1, -1,  0,  0]))
     """
+    if not 0.5 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; MinHash finds pairs of similarity 0.5 to 1")
     count = len(texts)
     kind, original = np.zeros(count, np.int8), np.full(count, -1, np.int64)
     if count == 0:

@@ -35,6 +35,8 @@ def read_files(path: Path | str) -> Iterator[Document | Rejection]:
         name = file.as_posix()
         label = file.name if path.is_file() else file.relative_to(path).as_posix()
         try:
+            if file.stat().st_size == 0:
+                yield Rejection(name, 0, "empty")
             for line, identity, text in _rows(file):
                 reason = text.args[0] if isinstance(text, _Broken) else fault(text)
                 if reason is not None:

@@ -6,46 +6,20 @@ download. Nothing is imported: docstrings are found in the syntax tree.
 """
 
 import ast
-import os
-import platform
 import re
-import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-from packaging.requirements import Requirement
+from pathlib import PurePosixPath
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, digest, fault, pieces
+from pmpjax.data.packages import InstalledFile, installed_files, normal_name
 
-ROOT = "pmpjax"
-STANDARD_LIBRARY = "python"
 KINDS = ("docstring", "code", "readme", "changelog", "licence", "data")
 
-# Linux distributions ship these parts of the standard library apart or not at all; the corpus must not depend on it.
-_SPLIT_OFF = ("test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "distutils", "site-packages")
-_SPLIT_OFF += ("dist-packages", "pydoc_data")
 _LICENCE = re.compile(r"(licen[sc]e|copying|notice|copyright|authors)", re.IGNORECASE)
 _CHANGELOG = re.compile(r"(change|history|news|release)", re.IGNORECASE)
-_DATA = (
-    ".txt",
-    ".rst",
-    ".md",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".po",
-    ".dat",
-    ".afm",
-    ".yaml",
-    ".yml",
-    ".toml",
-    ".svg",
-    ".bib",
-)
+_DATA = frozenset(".txt .rst .md .csv .tsv .json .po .dat .afm .yaml .yml .toml .svg .bib".split())
 
 
 @dataclass(frozen=True)
@@ -75,14 +49,6 @@ class Budget:
     file: int = 32_768
 
 
-class InstalledFile(NamedTuple):
-    """A file of an installed package: package name in normal form, path relative to the package's root, where it is."""
-
-    package: str
-    name: str
-    path: Path
-
-
 @dataclass
 class Harvest:
     """Documents of `installed-docs`, what was rejected on the way, and the version of every package looked at."""
@@ -90,66 +56,6 @@ class Harvest:
     documents: list[Document] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
-
-
-def normal_name(name: str) -> str:
-    """A distribution's name as the packaging standard compares it.
-
-    >>> normal_name("Array_Record")
-    'array-record'
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def runtime_closure(root: str = ROOT) -> dict[str, metadata.Distribution]:
-    """The installed distributions that `root` needs to run, by normal name, sorted, without `root` itself.
-
-    Requirements are followed with their markers evaluated on this machine and with the extras that they ask for; the
-    extras of `root` are not followed, so that tools for tests and whatever else is installed change nothing.
-    Raises `SourceError` when `root` is not installed; requirements that are not installed are left out.
-    """
-    try:
-        metadata.distribution(root)
-    except metadata.PackageNotFoundError as error:
-        raise SourceError(f"{root} is not installed as a package, so its closure is unknown; pip install it") from error
-    found: dict[str, metadata.Distribution] = {}
-    visited: set[tuple[str, frozenset[str]]] = set()
-    pending = [(root, frozenset[str]())]
-    while pending:
-        name, extras = pending.pop()
-        key = normal_name(name)
-        if (key, extras) in visited:
-            continue
-        visited.add((key, extras))
-        try:
-            found[key] = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        for line in found[key].requires or []:
-            requirement = Requirement(line)
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                pending.append((requirement.name, frozenset(requirement.extras)))
-    return {name: found[name] for name in sorted(found) if name != normal_name(root)}
-
-
-def installed_files() -> tuple[dict[str, str], list[InstalledFile]]:
-    """Versions by package, and all files of the standard library and of the closure, in a fixed order."""
-    versions = {STANDARD_LIBRARY: platform.python_version()}
-    library = Path(sysconfig.get_path("stdlib"))
-    files = []
-    for folder, folders, names in os.walk(library):
-        folders[:] = [name for name in folders if name not in (*_SPLIT_OFF, "__pycache__") and "config-" not in name]
-        files += [
-            InstalledFile(STANDARD_LIBRARY, path.relative_to(library).as_posix(), path)
-            for path in (Path(folder, name) for name in names)
-        ]
-    for package, distribution in runtime_closure().items():
-        versions[package] = distribution.version
-        for entry in distribution.files or []:
-            if ".." not in entry.parts and entry.suffix != ".pyc":
-                files.append(InstalledFile(package, entry.as_posix(), Path(str(distribution.locate_file(entry)))))
-    return versions, sorted(files)
 
 
 def kind_of(name: str) -> str | None:

@@ -19,7 +19,7 @@ def packed_rows(prepared: Prepared, documents: np.ndarray, length: int | None = 
     Returns:
         rows [R, L] int32 and their lengths [R] int32 (L but for the last one).
     """
-    length = prepared.source_rows.shape[1] if length is None else length
+    length = int(prepared.source_rows.shape[1]) if length is None else length
     documents = np.asarray(documents, np.int64)
     counts = prepared.documents.n_rows[documents]
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

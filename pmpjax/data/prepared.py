@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pmpjax.data.documents import SourceError
 from pmpjax.data.rows import document_rows
 from pmpjax.data.storage import read_tokens
-from pmpjax.data.tokenizer import END_OF_DOCUMENT, load_tokenizer
+from pmpjax.data.tokenizer import end_of_document, load_tokenizer
 
 
 class DocumentTable(NamedTuple):
@@ -106,7 +106,7 @@ def load_prepared(folder: Path | str) -> Prepared:
         raise SourceError(f"{counts_path} cannot be read ({error}); run the stage prepare") from error
     tokenizer_path = folder / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_path)
-    end = tokenizer.token_to_id(END_OF_DOCUMENT)
+    end = end_of_document(tokenizer)
     source, dev, test = (
         document_rows(read_tokens(folder / "tokens", name), counts["length"], end) for name in ("source", "dev", "test")
     )

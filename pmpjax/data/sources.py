@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from pmpjax.data.documents import Document, Rejection, SourceError, digest
 from pmpjax.data.files import read_files
-from pmpjax.data.installed import Budget, fingerprints, harvest, normal_name, reference
+from pmpjax.data.installed import Budget, fingerprints, harvest, reference
+from pmpjax.data.packages import normal_name
 from pmpjax.data.tfds import read_tfds
 
 INSTALLED = "installed-docs"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pmpjax.data.documents import Document, Rejection, SourceError, fault
 
@@ -19,9 +20,12 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
 
     place, _, split = name.partition("@")
     split = split or "train"
+    builder: Any  # the library's own annotations hide the method's parameters
+    rows: Any
     try:
         if Path(place).is_dir():
-            rows = tfds.builder_from_directory(place).as_data_source(split=split)
+            builder = tfds.builder_from_directory(place)
+            rows = builder.as_data_source(split=split)
         else:
             rows = tfds.data_source(place, split=split)
     except Exception as error:  # network, disk and registry errors of many types

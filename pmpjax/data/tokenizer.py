@@ -50,15 +50,22 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises plain Exception
         raise SourceError(f"{path} is not a tokenizer.json ({error}); prepare the data again") from error
-    if tokenizer.token_to_id(END_OF_DOCUMENT) is None:
-        raise SourceError(f"{path} has no token {END_OF_DOCUMENT!r}; add it as a special token or train a tokenizer")
+    end_of_document(tokenizer)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
+def end_of_document(tokenizer: Tokenizer) -> int:
+    """The id of the end-of-document token; `SourceError` where the tokenizer has none."""
+    end = tokenizer.token_to_id(END_OF_DOCUMENT)
+    if end is None:
+        raise SourceError(f"the tokenizer has no token {END_OF_DOCUMENT!r}; add it as a special token, or train one")
+    return end
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """The ids of each text and the end-of-document token: uint16, or uint32 where the vocabulary is larger."""
-    end = tokenizer.token_to_id(END_OF_DOCUMENT)
+    end = end_of_document(tokenizer)
     kind = token_type(tokenizer.get_vocab_size())
     encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     return [np.asarray([*encoding.ids, end], kind) for encoding in encodings]

@@ -18,7 +18,7 @@ from pmpjax.data.prepared import Prepared as Prepared
 from pmpjax.data.prepared import load_prepared as load_prepared
 from pmpjax.data.sources import Corpus, package_of, read_source, read_sources, split_target
 from pmpjax.data.storage import write_tokens
-from pmpjax.data.tokenizer import END_OF_DOCUMENT, encode, train_tokenizer
+from pmpjax.data.tokenizer import encode, end_of_document, train_tokenizer
 from pmpjax.runs import atomic, write_json, write_text
 from pmpjax.runs.progress import Bar
 
@@ -33,7 +33,8 @@ class PrepareConfig:
     Attributes:
         source: sources of the corpus to select from: installed-docs, files, folders, tfds:NAME[@SPLIT].
         target: the desired domain, one source; installed-docs:PACKAGE is taken out of the source.
-        vocabulary: ids of the tokenizer, which is trained on the source.
+        vocabulary: ids of the tokenizer, which is trained on the source. 2,048 ids take 13% more tokens than 4,096 and
+            half the output product, which is most of a small decoder: a fifth less work a byte at d 128, 2 layers.
         length: tokens of a row.
         budget: how much of installed-docs is taken, in bytes by kind.
         dev_bytes: at most this much text of the target for the costate.
@@ -44,7 +45,7 @@ class PrepareConfig:
 
     source: tuple[str, ...] = ("installed-docs",)
     target: str = "installed-docs:scipy"
-    vocabulary: int = 4096
+    vocabulary: int = 2048
     length: int = 128
     budget: Budget = field(default_factory=Budget)
     dev_bytes: int = 300_000
@@ -97,7 +98,7 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
     counts: dict[str, Any] = {
         "length": config.length,
         "vocabulary": tokenizer.get_vocab_size(),
-        "end_of_document": tokenizer.token_to_id(END_OF_DOCUMENT),
+        "end_of_document": end_of_document(tokenizer),
         **chosen.removed,
         "rejected_rows": len(source.rejected) + len(target.rejected),
         "by_kind": _by_kind(chosen.source),
