@@ -220,7 +220,7 @@ class Decoder(nn.Module):
         n, length, width = h.shape
         return product(h.reshape(n * length, width), self._output().T).reshape(n, length, self.config.vocabulary)
 
-    def token_losses(self, tokens: Int[Array, "n l"]) -> Float[Array, "n l-1"]:
+    def token_losses(self, tokens: Int[Array, "n l"]) -> Float[Array, "n labels"]:
         """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by the lengths."""
         h = self.trunk(tokens[:, :-1])
         losses = cross_entropy(
@@ -246,7 +246,7 @@ def cross_entropy(
     return normalisers[: h.shape[0]] - label_logits
 
 
-def label_mask(rows: Rows) -> Float[Array, "n l-1"]:
+def label_mask(rows: Rows) -> Float[Array, "n labels"]:
     """m[n, i] = 1 if i + 1 < lengths[n]: whether position i predicts text.
 
     >>> import numpy as np
