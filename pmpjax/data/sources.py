@@ -103,10 +103,15 @@ def split_target(documents: Sequence[Document], seed: int = 0) -> tuple[list[Doc
 
 
 def _with_unique_ids(documents: list[Document]) -> list[Document]:
-    """The documents, a repeated id followed by its number."""
-    seen: dict[str, int] = {}
+    """The documents, a repeated id followed by a number that makes it unique."""
+    taken: set[str] = set()
+    repeats: dict[str, int] = {}
     result = []
     for document in documents:
-        number = seen[document.id] = seen.get(document.id, 0) + 1
-        result.append(document if number == 1 else document._replace(id=f"{document.id}#{number}"))
+        name = document.id
+        while name in taken:
+            repeats[document.id] = repeats.get(document.id, 1) + 1
+            name = f"{document.id}#{repeats[document.id]}"
+        taken.add(name)
+        result.append(document if name == document.id else document._replace(id=name))
     return result

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from pmpjax.data import Budget, Document, SourceError, read_source, read_sources
+from pmpjax.data.sources import split_target
+
+
+def test_files_are_read_and_rejections_kept(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\nbroken\n{"text": "two"}\n')
+    corpus = read_source(str(tmp_path / "a.jsonl"), Budget())
+    assert [document.text for document in corpus.documents] == ["one", "two"]
+    assert [(item.file, item.line) for item in corpus.rejected] == [((tmp_path / "a.jsonl").as_posix(), 2)]
+
+
+def test_a_source_without_a_good_row_says_what_was_bad(tmp_path):
+    (tmp_path / "a.jsonl").write_text("broken\n")
+    with pytest.raises(SourceError, match=r"has no good row, the first bad ones are .*a\.jsonl:1: broken JSON"):
+        read_source(str(tmp_path / "a.jsonl"), Budget())
+    with pytest.raises(SourceError, match="no source is named"):
+        read_sources([], Budget())
+
+
+def test_the_hub_is_refused_by_name():
+    with pytest.raises(SourceError, match=r"hf:some/set.*later version; save it as \.parquet"):
+        read_source("hf:some/set", Budget())
+
+
+def test_ids_are_unique_over_rows_and_sources(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        rows = [{"text": "one", "id": 1}, {"text": "two", "id": 1}]
+        (tmp_path / name / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = read_sources([str(tmp_path / "x"), str(tmp_path / "y")], Budget())
+    assert len({document.id for document in corpus.documents}) == 4
+
+
+def test_one_package_as_a_source():
+    corpus = read_source("installed-docs:Optax", Budget())
+    assert set(corpus.packages) == {"optax"} and corpus.packages["optax"]["documents"] == len(corpus.documents)
+
+
+def documents(groups):
+    return [Document(f"{group}{i}", "text", "origin", group) for i, group in enumerate(groups)]
+
+
+def test_no_group_is_on_both_sides():
+    dev, test = split_target(documents("aabbbcdefgabc"))
+    assert len(dev) + len(test) == 13 and dev and test
+    assert not {document.group for document in dev} & {document.group for document in test}
+    assert split_target(documents("aabbbcdefgabc"), seed=1) != (dev, test)
+
+
+def test_the_side_of_a_group_does_not_depend_on_the_order_of_documents():
+    dev, _ = split_target(documents("abcdef"))
+    other, _ = split_target(documents("abcdef")[::-1])
+    assert set(dev) == set(other)
+
+
+def test_one_group_is_torn_and_one_document_refused():
+    dev, test = split_target(documents("aaaa"))
+    assert len(dev) == len(test) == 2
+    with pytest.raises(SourceError, match="at least 2 documents"):
+        split_target(documents("a"))
