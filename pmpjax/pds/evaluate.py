@@ -1,0 +1,123 @@
+"""The stage `evaluate`: what the selection is worth, on the target's test split."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmpjax.evaluation import Speedup, estimate, smooth, speedup
+from pmpjax.runs import write_json
+
+BASELINE = "random"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """smoothing: points of the curve averaged before a crossing is looked for, odd."""
+
+    smoothing: int = 3
+
+
+def build_evaluate(
+    config: EvaluateConfig, curves: dict[tuple[str, int], dict[str, Any]], method: str, folder: Path
+) -> None:
+    """Compares `method` with the baseline, seed by seed; fills `folder` with evaluation.json and curves.png, curves.pdf.
+
+    evaluation.json: `speedup` {test, dev}: per seed the ratio, null where never reached; `steps_needed` likewise;
+    `final_loss` {test, dev} {method: per seed}, smoothed; `verdict`, a sentence about the test split.
+    """
+    seeds = sorted({seed for _, seed in curves})
+    methods = [method, BASELINE]
+    result: dict[str, Any] = {"seeds": seeds, "speedup": {}, "steps_needed": {}, "final_loss": {}}
+    found: dict[str, list[Speedup]] = {}
+    for split in ("test", "dev"):
+        found[split] = [
+            speedup(
+                curves[method, seed]["steps"],
+                curves[method, seed][split],
+                curves[BASELINE, seed][split],
+                config.smoothing,
+            )
+            for seed in seeds
+        ]
+        result["speedup"][split] = [one.ratio for one in found[split]]
+        result["steps_needed"][split] = [one.steps for one in found[split]]
+        result["final_loss"][split] = {
+            name: [float(smooth(curves[name, seed][split], config.smoothing)[-1]) for seed in seeds] for name in methods
+        }
+    result["verdict"] = verdict(found["test"])
+    write_json(folder / "evaluation.json", result)
+    draw_curves(curves, methods, folder / "curves", config.smoothing)
+
+
+def verdict(found: list[Speedup]) -> str:
+    """One sentence, whatever the figure.
+
+    >>> verdict([Speedup(310.0, 600, 600 / 310)])
+    "selected data reaches the random run's final test loss in 310 of 600 steps (1.94x)"
+    >>> verdict([Speedup(None, 600, None)])
+    "selected data never reaches the random run's final test loss in 600 steps (1 seed)"
+    """
+    total = found[0].total
+    reached = [one for one in found if one.steps is not None and one.ratio is not None]
+    if not reached:
+        plural = "s" if len(found) > 1 else ""
+        return (
+            f"selected data never reaches the random run's final test loss in {total} steps ({len(found)} seed{plural})"
+        )
+    steps = estimate([one.steps for one in reached if one.steps is not None])
+    ratio = estimate([one.ratio for one in reached if one.ratio is not None])
+    text = f"selected data reaches the random run's final test loss in {steps.mean:.0f} of {total} steps"
+    text += f" ({ratio.mean:.2f}x"
+    if len(found) > 1:
+        spread = "" if ratio.half_width is None else f" +- {ratio.half_width:.2f}"
+        text += f"{spread}, mean over {len(reached)} seeds"
+    text += ")"
+    if len(reached) < len(found):
+        text += f"; on {len(found) - len(reached)} of {len(found)} seeds it never does"
+    return text
+
+
+def draw_curves(
+    curves: dict[tuple[str, int], dict[str, Any]], methods: list[str], path: Path, smoothing: int = 3
+) -> None:
+    """Test loss against step for each method, seeds as a band, with the step at which the baseline's end is reached."""
+    from pmpjax.runs.plots import band, figure
+
+    seeds = sorted({seed for _, seed in curves})
+    steps = curves[methods[0], seeds[0]]["steps"]
+    losses = {name: np.stack([curves[name, seed]["test"] for seed in seeds]) for name in methods}
+    labels = {name: "random data" if name == BASELINE else f"selected by {name.upper()}" for name in methods}
+    with figure(path, width=4.6, height=3.0) as (_, axes):
+        panel = axes[0, 0]
+        for name in methods:
+            band(panel, steps, losses[name], labels[name])
+        mean = {name: losses[name].mean(0) for name in methods}
+        one = speedup(steps, mean[methods[0]], mean[BASELINE], smoothing)
+        level = float(smooth(mean[BASELINE], smoothing)[-1])
+        panel.axhline(level, color="#888888", linewidth=0.7, linestyle=":")
+        if one.steps is not None:
+            panel.plot([one.steps, one.total], [level, level], color="#555555", linewidth=0.9, marker="|", markersize=6)
+            panel.annotate(
+                f"{one.ratio:.2f}x fewer steps" if one.ratio and one.ratio > 1 else f"{one.ratio:.2f}x",
+                ((one.steps + one.total) / 2, level),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
+        # The first measurements, of the random init, would squeeze what matters.
+        shown = np.concatenate([rows[:, len(steps) // 10 + 1 :].ravel() for rows in losses.values()])
+        margin = 0.06 * np.ptp(shown)
+        panel.set_ylim(shown.min() - margin, shown.max() + margin)
+        panel.set_xlabel("training step")
+        panel.set_ylabel("test loss on the target (nats a token)")
+        panel.legend()
+
+
+def load_evaluation(folder: Path) -> dict[str, Any]:
+    """evaluation.json of the stage."""
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))

@@ -1,0 +1,123 @@
+"""The stage `fit`: a scorer that tells an instance's worth from its text."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+from scipy import stats
+
+from pmpjax.data import Prepared, batch_schedule
+from pmpjax.models import ScorerModel, initialise, with_trunk
+from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
+from pmpjax.pds.score import predict
+from pmpjax.runs import write_json
+from pmpjax.runs.progress import Bar
+from pmpjax.train import OptimizerConfig, adamw, save_params, train
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """How the scorer is trained.
+
+    Fields:
+        epochs: passes over the training part of the proxy set.
+        batch: rows of a step.
+        held_out: share of the proxy set's documents that the scorer is measured on and never trained on.
+        optimizer: AdamW.
+        save_every: steps between checkpoints.
+    """
+
+    epochs: int = 4
+    batch: int = 16
+    held_out: float = 0.15
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
+    )
+    save_every: int = 100
+
+    def steps(self, rows: int) -> int:
+        """Steps of a fit to `rows` training rows."""
+        return max(1, round(self.epochs * rows / self.batch))
+
+
+def build_fit(
+    config: FitConfig,
+    model: ModelConfig,
+    prepared: Prepared,
+    scores: Path,
+    proxy_params: Any,
+    seed: int,
+    folder: Path,
+    bar: Bar,
+) -> None:
+    """Minimises mean_z (m(z) - (s_z - mean) / sd)^2 from the proxy's trunk; leaves params.npz and fit.json in `folder`.
+
+    `scores` is the stage solve's scores.parquet. Standardised by the training part. fit.json has the Spearman
+    correlation on held-out documents and on the training part, with their sizes.
+
+    Source: PDS (arXiv 2410.07064), section 2.3.
+    """
+    table = pq.read_table(scores).to_pydict()
+    rows, score = np.asarray(table["row"]), np.asarray(table["score"], np.float64)
+    kept_out = held_out(np.asarray(table["document"]), config.held_out, seed)
+    mean, deviation = score[~kept_out].mean(), score[~kept_out].std()
+    target = ((score - mean) / (deviation or 1.0)).astype(np.float32)
+    tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+
+    decoder_config = model.decoder(prepared.vocabulary)
+    scorer = ScorerModel(decoder_config)
+
+    def losses(params: Any, batch: dict[str, Any]) -> Any:
+        return jnp.square(scorer.apply({"params": params}, batch["tokens"], batch["lengths"]) - batch["target"])
+
+    train_rows = np.flatnonzero(~kept_out)
+    steps = config.steps(len(train_rows))
+    initial = initialise(scorer, stage_key(seed, "fit", "init"), tokens[:1], lengths[:1])
+    trained = train(
+        losses,
+        adamw(config.optimizer),
+        with_trunk(initial, proxy_params),
+        {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
+        batch_schedule(len(train_rows), steps, config.batch, seed=stage_seed(seed, "fit", "order")),
+        evaluate_every=config.save_every,
+        checkpoints=folder / "checkpoints",
+        save_every=config.save_every,
+        progress=lambda done, loss: bar.update(done, mse=loss),
+    )
+    save_params(folder / "params", trained.params)
+    predicted = predict(decoder_config, trained.params, tokens, lengths)
+    spearman = {
+        name: correlation(predicted[part], score[part]) for name, part in (("held_out", kept_out), ("train", ~kept_out))
+    }
+    bar.update(0, spearman=float("nan") if spearman["held_out"] is None else spearman["held_out"])
+    length = tokens.shape[1]
+    write_json(
+        folder / "fit.json",
+        {
+            "spearman": spearman,
+            "rows": {"held_out": int(kept_out.sum()), "train": len(train_rows)},
+            "score_mean": mean,
+            "score_deviation": deviation,
+            "final_mse": float(trained.losses[-20:].mean()),
+            "steps": steps,
+            "flops": forward_flops(decoder_config, (3 * steps * config.batch + len(rows)) * length, output=False),
+        },
+    )
+
+
+def held_out(document: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which instances are kept for measuring: all of a random `share` of the documents (at least one), [M] bool."""
+    unique = np.unique(document)
+    chosen = stage_generator(seed, "fit", "held out").permutation(unique)[: max(1, round(share * len(unique)))]
+    return np.isin(document, chosen)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's rank correlation; None where it is not defined (fewer than three values, or one side constant)."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    result: Any = stats.spearmanr(a, b)
+    return float(result.statistic)

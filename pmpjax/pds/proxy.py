@@ -1,0 +1,63 @@
+"""The stage `proxy`: a warm proxy language model, theta_0, around which the costate is taken."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pmpjax.data import Prepared, batch_schedule, packed_rows
+from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
+from pmpjax.runs import write_json
+from pmpjax.runs.progress import Bar
+from pmpjax.train import OptimizerConfig, adamw, load_params, save_params, train
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyConfig:
+    """How the proxy is trained.
+
+    Fields:
+        steps, batch: of rows of a random part of the source, as many as these steps take.
+        optimizer: AdamW, constant rate after the warm-up.
+        save_every: steps between checkpoints.
+    """
+
+    steps: int = 160
+    batch: int = 16
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(warmup_steps=20))
+    save_every: int = 40
+
+
+def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, seed: int, folder: Path, bar: Bar) -> None:
+    """Fills `folder` with params.npz (theta_0) and proxy.json; goes on from the checkpoints that it finds there."""
+    decoder_config = model.decoder(prepared.vocabulary)
+    decoder = Decoder(decoder_config)
+    documents = stage_generator(seed, "proxy", "documents").permutation(len(prepared.documents.ids))
+    wanted = config.steps * config.batch * prepared.source_rows.shape[1]
+    taken = int(prepared.documents.n_tokens[documents].cumsum().searchsorted(wanted)) + 1
+    tokens, lengths = packed_rows(prepared, documents[:taken])
+    trained = train(
+        example_losses(decoder),
+        adamw(config.optimizer),
+        initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
+        Rows(tokens, lengths),
+        batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
+        evaluate_every=config.save_every,
+        checkpoints=folder / "checkpoints",
+        save_every=config.save_every,
+        progress=lambda steps, loss: bar.update(steps, loss=loss),
+    )
+    save_params(folder / "params", trained.params)
+    facts: dict[str, Any] = {
+        "documents": taken,
+        "rows": len(tokens),
+        "first_loss": float(trained.losses[0]),
+        "final_loss": float(trained.losses[-10:].mean()),
+        "flops": 3 * forward_flops(decoder_config, config.steps * config.batch * (tokens.shape[1] - 1)),
+    }
+    write_json(folder / "proxy.json", facts)
+
+
+def load_proxy(folder: Path) -> Any:
+    """theta_0, as `Decoder` takes it."""
+    return load_params(folder / "params")
