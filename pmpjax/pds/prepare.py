@@ -77,10 +77,10 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         packages.json: version and content hash of every package of installed-docs.
 
     Raises:
-        SourceError: a source or the target cannot be read, has no good row, or nothing is left without copies.
+        SourceError: a source or the target cannot be read, has no good row, or nothing is left without copies; or a
+            number of the config is out of its range.
     """
-    if config.length < 2:
-        raise SourceError(f"length is {config.length}; a row needs at least 2 tokens to have one to predict")
+    _check(config)
     target = read_source(config.target, config.budget, seed=config.seed)
     progress.update(1, step="target")
     package = package_of(config.target)
@@ -118,6 +118,18 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
     write_json(folder / "packages.json", {"source": source.packages, "target": target.packages})
     write_json(folder / "counts.json", counts)
     progress.update(1, step="tokens", tokens=counts["source"]["tokens"])
+
+
+def _check(config: PrepareConfig) -> None:
+    """Refuses what would otherwise fail only after the sources have been read."""
+    if config.length < 2:
+        raise SourceError(f"length is {config.length}; a row needs at least 2 tokens to have one to predict")
+    if config.vocabulary < 257:
+        raise SourceError(
+            f"vocabulary is {config.vocabulary}; 256 bytes and the end-of-document token make 257 or more"
+        )
+    if not 0.5 <= config.near <= 1:
+        raise SourceError(f"near is {config.near}; the search for near-copies serves similarities of 0.5 to 1")
 
 
 def _without_copies(config: PrepareConfig, source: Corpus, target: Corpus) -> _Selected:

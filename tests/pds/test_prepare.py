@@ -169,9 +169,10 @@ def test_a_source_that_is_the_target_leaves_nothing(pile, tmp_path):
         prepare(config_of(pile, source=(str(pile / "target"),)), tmp_path / "out", Recorder())
 
 
-def test_a_row_needs_two_tokens(pile, tmp_path):
-    with pytest.raises(SourceError, match="length is 1"):
-        prepare(config_of(pile, length=1), tmp_path / "out", Recorder())
+@pytest.mark.parametrize(("name", "value"), [("length", 1), ("vocabulary", 256), ("near", 0.3), ("near", 1.5)])
+def test_numbers_out_of_range_are_named_before_anything_is_read(tmp_path, name, value):
+    with pytest.raises(SourceError, match=f"{name} is {value}"):
+        prepare(PrepareConfig(source=("absent",), target="absent", **{name: value}), tmp_path, Recorder())
 
 
 @pytest.mark.parametrize("name", ["counts.json", "tokenizer.json", "tokens/source.json", "tokens/dev.json"])
