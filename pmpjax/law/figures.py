@@ -24,18 +24,21 @@ def loss_curves(path: Path, history: Arrays, final: Arrays) -> None:
             _by_iteration(figure, axis, np.arange(history[name].shape[1]), history[name], bar=name == "test")
             axis.plot(final[f"{name}_uniform"], color="black", linestyle="--", label="uniform policy")
             axis.axhline(final[f"{name}_uniform"][-1], color="black", linewidth=0.5, linestyle=":")
-            axis.set(xlabel="training step $t$", ylabel=f"desired loss ({name} set)", yscale="log")
+            axis.set(xlabel="training step $t$", ylabel=f"desired loss ({name} set)")
+            plots.log_scale(axis)
             axis.legend(loc="upper right")
 
 
-def convergence(path: Path, history: Arrays) -> None:
-    """AUC of the desired dev loss and AR on the desired test set, against sweeps and against seconds."""
+def convergence(path: Path, history: Arrays, compiling: float) -> None:
+    """AUC of the desired dev loss and AR on the desired test set, against sweeps and seconds (without compiling)."""
+    kept = history["accepted"].astype(bool)
+    clock = np.maximum(history["seconds"] - compiling, 0)
     with plots.figure(path, 2, 2, width=3.0, height=2.1) as (_, axes):
-        for column, (x, label) in enumerate((("sweep", "costate sweeps"), ("seconds", "seconds"))):
-            kept = history["accepted"].astype(bool)
-            axes[0, column].plot(history[x][kept], history["value"][kept])
-            axes[0, column].set(ylabel="area under desired dev loss", yscale="log")
-            axes[1, column].plot(history[x][kept], history["acceleration_ratio"][kept], color=plots.COLOURS[1])
+        for column, (x, label) in enumerate(((history["sweep"], "costate sweeps"), (clock, "seconds"))):
+            axes[0, column].plot(x[kept], history["value"][kept])
+            axes[0, column].set(ylabel="area under desired dev loss")
+            plots.log_scale(axes[0, column])
+            axes[1, column].plot(x[kept], history["acceleration_ratio"][kept], color=plots.COLOURS[1])
             axes[1, column].set(xlabel=label, ylabel="acceleration ratio (test)", ylim=(0, None))
             for axis in axes[:, column]:
                 axis.set_xlim(0, None)
@@ -52,10 +55,13 @@ def spreads(path: Path, history: Arrays, steps: np.ndarray) -> None:
             used, _, scale = np.moveaxis(history[name], 1, 0)
             ratio = used / np.maximum(scale, np.finfo(scale.dtype).tiny)
             _by_iteration(figure, axes[0, column], steps, ratio, bar=column == 1)
-            axes[0, column].set(title=title, xlabel="training step $t$", ylabel="spread of worth", yscale="log")
-            kept = history["accepted"].astype(bool)
-            axes[1, column].plot(history[f"{name}_spread"][kept])
-            axes[1, column].set(xlabel="outer iteration", ylabel=f"{name} spread", yscale="log")
+            axes[0, column].set(title=title, xlabel="training step $t$", ylabel="spread of worth at step $t$")
+            axes[0, column].set_ylim(max(0.3 * np.quantile(ratio[-1], 0.05), 1e-6), 2)  # zero where one example is used
+            totals = history[f"{name}_spread"][history["accepted"].astype(bool)]
+            axes[1, column].plot(np.arange(1, len(totals) + 1), totals)
+            axes[1, column].set(xlabel="outer iteration", ylabel=f"{name} spread")
+            for axis in axes[:, column]:
+                plots.log_scale(axis)
 
 
 def weights(path: Path, history: Arrays, steps: np.ndarray) -> None:
@@ -66,28 +72,28 @@ def weights(path: Path, history: Arrays, steps: np.ndarray) -> None:
         for group, (_, label, colour) in enumerate(styles):
             axes[0].plot(steps, shares[-1, :, group], label=label, color=plots.COLOURS[colour])
         axes[0].axhline(1, color="black", linewidth=0.6, linestyle="--")
-        axes[0].set(title="optimised policy", ylabel="mean weight / uniform weight")
-        axes[0].legend(loc="best")
+        axes[0].set(title="optimised policy", ylim=(0, 1.45 * np.nanmax(shares[-1])))
+        axes[0].legend(loc="upper left")
         _by_iteration(figure, axes[1], steps, shares[:, :, 0], bar=True)
         axes[1].axhline(1, color="black", linewidth=0.6, linestyle="--")
-        axes[1].set(title="noisy examples, by outer iteration")
+        axes[1].set(title="noisy examples, by outer iteration", ylim=(1e-4, 2), yscale="log")
         for axis in axes:
-            axis.set(xlabel="training step $t$", yscale="symlog")
-            axis.set_yscale("log")
+            axis.set(xlabel="training step $t$", ylabel="mean weight / uniform weight")
 
 
-def scaling(path: Path, final: Arrays, laws: Mapping[str, ScalingLaw]) -> None:
-    """J(t) and the fitted L0 + (B / t)^beta, for the uniform and the optimised policy, on dev and test sets."""
+def scaling(path: Path, final: Arrays, laws: Mapping[str, ScalingLaw], first: int) -> None:
+    """J(t) and the fitted L0 + (B / t)^beta, for the uniform and the optimised policy, from step `first` on."""
     with plots.figure(path, columns=2, width=3.2, height=2.5) as (_, (axes,)):
         for axis, split in zip(axes, ("dev", "test"), strict=True):
             for colour, policy in zip(plots.COLOURS, ("uniform", "optimised"), strict=False):
                 name = f"{split}_{policy}"
                 law, t = laws[name], np.arange(1, len(final[name]))
                 axis.plot(t, final[name][1:], color=colour, alpha=0.45, linewidth=2.5)
-                text = rf"{policy}: $L_0$={law.floor:.2g}, $B$={law.scale:.3g}, $\beta$={law.exponent:.2f}"
-                axis.plot(t, law(t), color=colour, linestyle="--", linewidth=1, label=text)
-            axis.set(xlabel="training step $t$", ylabel=f"desired loss ({split} set)", xscale="log", yscale="log")
-            axis.legend(loc="lower left")
+                text = rf"{policy}: $L_0$={round(law.floor, 4):.2g}, $B$={law.scale:.3g}, $\beta$={law.exponent:.2f}"
+                axis.plot(t[first - 1 :], law(t[first - 1 :]), color=colour, linestyle="--", linewidth=1, label=text)
+            axis.set(xlabel="training step $t$", ylabel=f"desired loss ({split} set)", xscale="log")
+            plots.log_scale(axis)
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def seeds(path: Path, histories: Sequence[Arrays]) -> None:
@@ -101,11 +107,17 @@ def seeds(path: Path, histories: Sequence[Arrays]) -> None:
             ("area under desired dev loss", "acceleration ratio (test)"),
             strict=True,
         ):
-            runs = np.stack([np.asarray(history[f"{name}_best"])[:length] for history in histories])
+            runs = np.stack([_of_policy(history, name)[:length] for history in histories])
             plots.band(axis, sweeps, runs, f"{len(histories)} seeds")
             axis.set(xlabel="costate sweeps", ylabel=label)
-        axes[0].set_yscale("log")
+        plots.log_scale(axes[0])
         axes[0].legend()
+
+
+def _of_policy(history: Arrays, name: str) -> np.ndarray:
+    """A number of each sweep's policy in force: a refused trial keeps the last accepted one."""
+    last = np.maximum.accumulate(np.where(history["accepted"] > 0, np.arange(len(history["accepted"])), 0))
+    return history[name][last]
 
 
 def _by_iteration(figure: Figure, axis: Axes, x: np.ndarray, curves: np.ndarray, bar: bool) -> None:

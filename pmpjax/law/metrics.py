@@ -1,5 +1,8 @@
 """What a policy is worth: acceleration ratio, area under the curve, spread of worth."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -27,7 +30,7 @@ def area_under_curve(curve: ArrayLike) -> float:
     return float(np.sum(np.asarray(curve), dtype=np.float64))
 
 
-def spread(seen: ArrayLike) -> float:
+def spread(seen: np.ndarray | Sequence[Any]) -> float:
     """sum_t used_t / sum_t scale_t of a stacked `pmpjax.Spread` [3, steps]: how unequal the worth of used examples is.
 
     used_t = sqrt(sum_n g_n (q_n - m)^2 / sum_n g_n), m = sum_n g_n q_n / sum_n g_n, with g the policy's weights at step

@@ -38,7 +38,8 @@ def metrics(history: Arrays, curves: Arrays) -> dict[str, Any]:
     set. kkt_spread, law_spread: see `pmpjax.law.metrics.spread`. noisy_weight: mean weight of a flipped example, over
     that of all examples. seconds: wall time of the optimisation, compilation included; compile_seconds: how much of it
     the first two sweeps took longer than the others. seconds_to: acceleration ratio -> seconds after compilation at
-    which it was first reached. scaling_law: the fits J(t) = L0 + (B / t)^beta. history: one number a sweep.
+    which it was first reached. scaling_law: the fits J(t) = L0 + (B / t)^beta from 5% of training on.
+    history: one number a sweep.
     """
     seconds = history["seconds"]
     compiling = _compile_seconds(seconds)
@@ -79,11 +80,11 @@ def summary(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def draw(folder: Path, history: Arrays, curves: Arrays, steps: np.ndarray) -> None:
     """All figures of one seed; `steps` are those at which spreads and weights were recorded."""
     figures.loss_curves(folder / "loss_curves", history, curves)
-    figures.convergence(folder / "convergence", history)
+    figures.convergence(folder / "convergence", history, _compile_seconds(history["seconds"]))
     figures.spreads(folder / "spread_of_worth", history, steps)
     figures.weights(folder / "weights", history, steps)
-    laws = {name: fit_scaling_law(curve) for name, curve in curves.items()}
-    figures.scaling(folder / "scaling_law", curves, laws)
+    laws = {name: fit_scaling_law(curve, _settled(curve)) for name, curve in curves.items()}
+    figures.scaling(folder / "scaling_law", curves, laws, _settled(curves["dev_uniform"]))
 
 
 def draw_seeds(folder: Path, stored: list[dict[str, np.ndarray]]) -> None:
@@ -101,7 +102,11 @@ def _ends(values: np.ndarray) -> dict[str, float]:
 
 
 def _fit(curve: np.ndarray) -> dict[str, float]:
-    return fit_scaling_law(curve)._asdict()
+    return fit_scaling_law(curve, _settled(curve))._asdict()
+
+
+def _settled(curve: np.ndarray) -> int:
+    return max(1, (len(curve) - 1) // 20)  # a power law begins after the start's plateau: the first 5% are left out
 
 
 def _compile_seconds(seconds: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pmpjax.runs.files import atomic
 
@@ -54,6 +55,8 @@ def figure(
         drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn, drawn.subplots(rows, columns, squeeze=False)
+        drawn.draw_without_rendering()  # the layout once, not once a file
+        drawn.set_layout_engine("none")
         for suffix, extra in ((".png", {}), (".pdf", {"CreationDate": None})):
             with atomic(Path(path).with_suffix(suffix)) as temporary:
                 drawn.savefig(temporary, metadata=extra or None)
@@ -67,9 +70,15 @@ def band(axes: Axes, x: Sequence[float] | np.ndarray, runs: np.ndarray, label: s
         axes.fill_between(x, runs.min(0), runs.max(0), color=line.get_color(), alpha=0.18, linewidth=0)
 
 
-def shades(count: int, name: str = "viridis_r") -> np.ndarray:
-    """Colours [count, 4] from light to dark, for curves with an order (outer iterations)."""
-    return matplotlib.colormaps[name](np.linspace(0.05, 0.95, max(count, 1)))
+def log_scale(axes: Axes) -> None:
+    """Makes the vertical axis logarithmic, with plain numbers where it spans little."""
+    axes.set_yscale("log")
+    axis = axes.yaxis
+    low, high = axes.get_ylim()
+    if 0 < low < high < 300 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def thin(count: int, keep: int) -> np.ndarray:

@@ -4,16 +4,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+@runtime_checkable
 class Bar(Protocol):
     """What a stage is handed: numerics call `update`, and never print themselves."""
 
-    def update(self, advance: float = 1, **fields: float | str) -> None:
+    def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
         """Moves on by `advance` units and shows `fields` (numbers in short form)."""
         ...
 
@@ -21,9 +22,9 @@ class Bar(Protocol):
 class _Silent:
     def __init__(self) -> None:
         self.done = 0.0
-        self.fields: dict[str, float | str] = {}
+        self.fields: dict[str, float | int | str] = {}
 
-    def update(self, advance: float = 1, **fields: float | str) -> None:
+    def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
         self.done += advance
         self.fields |= fields
 
@@ -33,13 +34,13 @@ class _Rich(_Silent):
         super().__init__()
         self._bar, self._task = bar, task
 
-    def update(self, advance: float = 1, **fields: float | str) -> None:
+    def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
         super().update(advance, **fields)
         self._bar.update(self._task, advance=advance, shown=_show(self.fields))
 
 
 @contextmanager
-def progress(name: str, total: float | None = None) -> Iterator[Bar]:
+def progress(name: str, total: float | int | None = None) -> Iterator[Bar]:
     """`with progress("solve", total=100) as bar: bar.update(1, loss=0.12)`.
 
     On a terminal: a bar with the time left and the fields, gone when the block ends, and a line that stays. Elsewhere
@@ -65,7 +66,7 @@ def progress(name: str, total: float | None = None) -> Iterator[Bar]:
     print(f"{name}: {count} in {time.perf_counter() - begin:.1f} s  {_show(bar.fields)}".rstrip(), file=sys.stderr)
 
 
-def _show(fields: dict[str, float | str]) -> str:
+def _show(fields: dict[str, float | int | str]) -> str:
     return "  ".join(
         f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in fields.items()
     )

@@ -1,0 +1,121 @@
+"""The command line: statuses, one-line errors, presets, interruption, and the quick law from end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pmpjax import cli
+from pmpjax.cli import main
+
+TINY = ["--problem.train", "64", "--problem.steps", "40", "--problem.dimension", "16", "--sweeps", "4"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "pmpjax", *map(str, arguments)]
+
+
+def test_version_and_help_are_fast_because_they_import_no_jax():
+    code = (
+        "import sys; from pmpjax import cli; cli.main(['--version']); cli.main(['--help']); print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pmpjax 0.") and "law perceptron" in done.stdout
+    if "pmpjax/__init__" not in done.stderr:
+        assert done.stdout.rstrip().endswith(("True", "False"))
+
+
+def test_groups_of_commands_list_what_is_below(capsys):
+    assert main(["law"]) == 0
+    shown = capsys.readouterr().out
+    assert "pmpjax law perceptron" in shown and "pds" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["law", "perceptrn"], "did you mean `pmpjax law perceptron`?"),
+        (["doktor"], "did you mean `pmpjax doctor`?"),
+        (["--sweeps", "3"], "expected a command before '--sweeps'"),
+    ],
+)
+def test_unknown_commands_name_the_nearest(arguments, expected, capsys):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert expected in err and err.count("\n") == 1
+
+
+def test_unknown_options_name_the_nearest(capsys):
+    assert main(["law", "perceptron", "--sweps", "3"]) == 2
+    assert "--sweeps" in capsys.readouterr().err
+
+
+def test_presets_set_the_defaults_and_options_override_them(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pmpjax.law.run", lambda config, out: seen.append((config, out)) or pytest.fail())
+    with pytest.raises(pytest.fail.Exception):
+        main(["law", "perceptron", "--preset", "quick", "--problem.noise", "0.3", "--seeds", "1", "2"])
+    config, out = seen[0]
+    assert config.preset == "quick" and config.problem.steps < 2000
+    assert config.problem.noise == 0.3 and config.seeds == (1, 2) and str(out) == "runs/law-perceptron-quick"
+
+
+def test_what_the_user_can_mend_is_one_line_and_no_trace(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["law", "perceptron", *TINY, *out]) == 0
+    assert "acceleration ratio" in capsys.readouterr().out
+    assert main(["law", "perceptron", *TINY, "--sweeps", "5", *out]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "sweeps: 4 before, 5 now" in err and "Traceback" not in err
+    assert main(["law", "perceptron", "--problem.noise", "0.9"]) == 2
+    assert "problem.noise is 0.9" in capsys.readouterr().err
+
+
+def test_a_bug_is_one_line_unless_debug(capsys, monkeypatch):
+    def fail(arguments, name, announce):
+        raise KeyError("inner")
+
+    monkeypatch.setitem(cli.COMMANDS, ("doctor",), cli.Command("", fail))
+    assert main(["doctor"]) == 1
+    assert "unexpected KeyError: 'inner'" in capsys.readouterr().err
+    with pytest.raises(KeyError):
+        main(["doctor", "--debug"])
+
+
+def test_doctor_checks_a_sweep(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "cpu" in shown and "ok: relative error" in shown
+    monkeypatch.setattr(cli, "_sweep_error", lambda: 1e-3)
+    assert main(["doctor"]) == 1 and "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_how_to_go_on_and_goes_on(tmp_path, number, status):
+    line = command(
+        "law", "perceptron", *TINY[:-2], "--sweeps", 4000, "--problem.learning-rate", 0.01, "--out", tmp_path / "run"
+    )
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "run" / "solve.partial").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(3)
+    os.kill(process.pid, number)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == status and "Traceback" not in err
+    assert f"the run is in {tmp_path / 'run'}, and the same command goes on from there" in err
+
+
+def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):
+    begin = time.perf_counter()
+    line = command("law", "perceptron", "--preset", "quick", "--out", tmp_path / "run")
+    done = subprocess.run(line, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["acceleration_ratio"] >= 5.5
+    assert seconds < 60, "20 s on two free cores; three times that on a busy machine"
