@@ -6,8 +6,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("pmpjax", "beartype.beartype").install()
+install_import_hook("pmpjax", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the suite's time is compilation of programs that run once; this halves it and changes no test's meaning.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

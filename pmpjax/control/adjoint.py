@@ -159,7 +159,7 @@ class Binomial(AbstractAdjoint):
     def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         table = schedule(transition.horizon, self.slots)
 
-        def advance(x: PyTree, first: Array, last: Array) -> PyTree:
+        def advance(x: PyTree, first: Any, last: Any) -> PyTree:
             return jax.lax.fori_loop(first, last, transition.advance, x)
 
         def descend(kept: PyTree, row: Array) -> tuple[PyTree, PyTree]:

@@ -51,7 +51,7 @@ def schedule(horizon: int, slots: int) -> Schedule:
 
     Example:
         >>> schedule(10, 3).advances  # 3 slots serve C(5, 3) = 10 steps with two repetitions
-        16
+        18
     """
     rows: list[tuple[int, int, int, int]] = []
     # A stack instead of recursion: (first, last, slot of x_first); steps first .. last-1 are still to be visited.

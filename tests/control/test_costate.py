@@ -1,0 +1,214 @@
+"""Control gradients against autodiff over the whole grid, and LQR against Riccati."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pmpjax as pmp
+from pmpjax import observables as obs
+from tests.oracles import ADJOINTS, OPTIMIZERS, classifier, regulator, relative_error
+
+KINDS = ("varying", "constant", "indexed")
+
+
+def build(kind, optimizer, steps, dtype):
+    """(problem, x0, controls, inputs) of the classifier with weights of a kind."""
+    plant = classifier(steps, dtype=dtype)
+    if kind == "indexed":
+        dynamics = pmp.training_dynamics(
+            lambda params, input: plant.losses(params, jax.tree.map(lambda leaf: leaf[input["index"]], plant.instances)),
+            optimizer,
+            index=lambda input: input["index"],
+        )
+        index = jax.random.randint(jax.random.key(2), (steps, 4), 0, 9)  # some drawn twice, some never
+        controls = jax.nn.softmax(jax.random.normal(jax.random.key(1), (9,), dtype))
+        problem = pmp.Problem(dynamics, pmp.area_under(plant.desired), control_axis=None)
+        return problem, dynamics.init(plant.params), controls, {"index": index}
+    dynamics = pmp.training_dynamics(plant.losses, optimizer)
+    axis = 0 if kind == "varying" else None
+    controls = plant.weights if kind == "varying" else plant.weights[0]
+    problem = pmp.Problem(dynamics, pmp.area_under(plant.desired), control_axis=axis)
+    return problem, dynamics.init(plant.params), controls, plant.batches
+
+
+def sweep_and_reference(problem, x0, controls, inputs, adjoint):
+    sweep = jax.jit(lambda x, u: pmp.costate(problem, x, u, inputs, adjoint=adjoint, observe=obs.control_gradient))
+    value, gradient = jax.jit(jax.value_and_grad(lambda u: pmp.objective(problem, x0, u, inputs)))(controls)
+    return sweep(x0, controls), value, gradient
+
+
+@functools.cache
+def reference(optimizer, kind, steps):
+    """J and its gradient by autodiff through the whole run, once for all adjoints."""
+    problem, x0, controls, inputs = build(kind, OPTIMIZERS[optimizer](), steps, jnp.float64)
+    return jax.jit(jax.value_and_grad(lambda u: pmp.objective(problem, x0, u, inputs)))(controls)
+
+
+def check_against_autodiff(optimizer, adjoint, kind, steps):
+    problem, x0, controls, inputs = build(kind, OPTIMIZERS[optimizer](), steps, jnp.float64)
+    sweep = jax.jit(
+        lambda u: pmp.costate(problem, x0, u, inputs, adjoint=ADJOINTS[adjoint], observe=obs.control_gradient)
+    )(controls)
+    value, gradient = reference(optimizer, kind, steps)
+    assert sweep.seen.shape == gradient.shape
+    assert relative_error(sweep.value, value) < 1e-14
+    assert relative_error(sweep.seen, gradient) < 1e-12
+
+
+def ordinary_grid():
+    """A part of the whole grid in which every optimizer, adjoint, kind and horizon meets every neighbour once."""
+    main = ("store all", "linearized", "checkpointed", "binomial, 3")
+    yield from ((o, a, "varying", 11) for o, a in itertools.product(OPTIMIZERS, main))
+    yield from (("sgd", a, kind, steps) for a, kind, steps in itertools.product(ADJOINTS, KINDS[1:], (11, 16)))
+    yield from ((o, "checkpointed", kind, 16) for o, kind in itertools.product(OPTIMIZERS, KINDS))
+
+
+@pytest.mark.parametrize(("optimizer", "adjoint", "kind", "steps"), sorted(set(ordinary_grid())))
+def test_gradient_equals_autodiff(float64, optimizer, adjoint, kind, steps):
+    check_against_autodiff(optimizer, adjoint, kind, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 11, 16, 32])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_gradient_equals_autodiff_over_the_whole_grid(float64, optimizer, adjoint, kind, steps):
+    check_against_autodiff(optimizer, adjoint, kind, steps)
+
+
+@pytest.mark.parametrize(("optimizer", "adjoint"), list(itertools.product(OPTIMIZERS, ("linearized", "checkpointed"))))
+def test_gradient_equals_autodiff_in_single_precision(optimizer, adjoint):
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS[optimizer](), 32, jnp.float32)
+    sweep, _, gradient = sweep_and_reference(problem, x0, controls, inputs, ADJOINTS[adjoint])
+    assert relative_error(sweep.seen, gradient) < 2e-6
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_costate_is_the_gradient_in_the_initial_state(float64, adjoint):
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["momentum"](), 11, jnp.float64)
+    sweep = pmp.costate(problem, x0, controls, inputs, adjoint=ADJOINTS[adjoint])
+    expected = jax.grad(lambda params: pmp.objective(problem, x0._replace(params=params), controls, inputs))(x0.params)
+    assert relative_error(sweep.costate.params, expected) < 1e-12
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 13, 16])
+def test_regulator_equals_riccati(float64, adjoint, steps):
+    plant = regulator(steps)
+    controls, costates, value = plant.riccati()
+    observe = {"gradient": obs.control_gradient, "costate": lambda point: point.costate_next}
+    sweep = pmp.costate(
+        plant.problem(), plant.start, jnp.asarray(controls), None, adjoint=ADJOINTS[adjoint], observe=observe
+    )
+    assert abs(float(sweep.value) - value) < 1e-10 * value
+    assert float(jnp.max(jnp.abs(sweep.seen["gradient"]))) < 1e-10
+    assert relative_error(sweep.seen["costate"], costates[1:]) < 1e-10
+    assert relative_error(sweep.costate, costates[0]) < 1e-10
+
+
+def test_a_fresh_desired_batch_each_step(float64):
+    plant = classifier(6)
+    dynamics = pmp.training_dynamics(plant.losses, optax.sgd(0.1))
+    inputs = (*plant.batches, jnp.arange(1.0, 7.0))
+    problem = pmp.Problem(dynamics, pmp.area_under(lambda params, input: input[2] * plant.desired(params)))
+    x0 = dynamics.init(plant.params)
+    states = pmp.rollout(problem, x0, plant.weights, inputs, record=lambda x: plant.desired(x.params)).record
+    by_hand = jnp.sum(states * jnp.array([1.0, 2, 3, 4, 5, 6, 6]))  # the term at T takes the last input again
+    sweep, value, gradient = sweep_and_reference(problem, x0, plant.weights, inputs, pmp.Checkpointed())
+    assert relative_error(sweep.value, by_hand) < 1e-14 and relative_error(value, by_hand) < 1e-14
+    assert relative_error(sweep.seen, gradient) < 1e-12
+
+
+def test_terminal_loss_and_a_constant_input(float64):
+    plant = classifier(9)
+    dynamics = pmp.training_dynamics(plant.losses, optax.adam(1e-2, eps_root=1e-3))
+    problem = pmp.Problem(dynamics, pmp.terminal_loss(plant.desired), input_axis=None)
+    batch = jax.tree.map(lambda leaf: leaf[0], plant.batches)
+    for adjoint in ADJOINTS.values():
+        sweep, value, gradient = sweep_and_reference(
+            problem, dynamics.init(plant.params), plant.weights, batch, adjoint
+        )
+        assert relative_error(sweep.value, value) < 1e-14
+        assert relative_error(sweep.seen, gradient) < 1e-12
+
+
+def test_a_state_with_a_random_key(float64):
+    def init(x):
+        return {"x": jnp.asarray(x), "key": jax.random.key(5), "count": jnp.int32(0)}
+
+    def step(state, control, input):
+        key, now = jax.random.split(state["key"])
+        x = jnp.sin(state["x"]) * (1 + 0.1 * jax.random.normal(now, (), jnp.float64)) + control
+        return {"x": x, "key": key, "count": state["count"] + 1}
+
+    problem = pmp.Problem(pmp.Dynamics(init, step), pmp.Cost(terminal=lambda state: state["x"] ** 2))
+    controls = jnp.linspace(-0.3, 0.4, 10)
+    for adjoint in ADJOINTS.values():
+        sweep = pmp.costate(problem, init(0.7), controls, None, adjoint=adjoint, observe=obs.control_gradient)
+        expected = jax.grad(lambda u: pmp.objective(problem, init(0.7), u, None))(controls)
+        assert relative_error(sweep.seen, expected) < 1e-13
+        assert sweep.costate["key"] is None and sweep.costate["count"] is None
+
+
+def test_custom_pullback_agrees_with_vjp_of_the_step(float64):
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["adamw"](), 11, jnp.float64)
+    plain = problem._replace(dynamics=problem.dynamics._replace(pullback=None))
+    mixed, _, _ = sweep_and_reference(problem, x0, controls, inputs, pmp.StoreAll())
+    reverse, _, _ = sweep_and_reference(plain, x0, controls, inputs, pmp.StoreAll())
+    assert relative_error(mixed.seen, reverse.seen) < 1e-12
+    assert relative_error(jax.tree.leaves(mixed.costate), jax.tree.leaves(reverse.costate)) < 1e-12
+
+
+def test_vmap_over_initial_states_and_controls(float64):
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["sgd"](), 7, jnp.float64)
+    many = jnp.stack([controls, controls[::-1], controls**2])
+
+    def one(controls, adjoint):
+        return pmp.costate(problem, x0, controls, inputs, adjoint=adjoint, observe=obs.control_gradient).seen
+
+    for adjoint in ADJOINTS.values():
+        together = jax.vmap(lambda u: one(u, adjoint))(many)  # noqa: B023 (used at once)
+        apart = jnp.stack([one(u, adjoint) for u in many])
+        assert relative_error(together, apart) < 1e-13
+
+
+def test_forward_mode_through_the_sweep(float64):
+    """A Hessian-vector product of J: jvp of the sweep against jvp of autodiff's gradient."""
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["sgd"](), 6, jnp.float64)
+    along = jnp.cos(jnp.arange(controls.size, dtype=jnp.float64)).reshape(controls.shape)
+
+    def gradient(u):
+        return pmp.costate(problem, x0, u, inputs, adjoint=pmp.StoreAll(), observe=obs.control_gradient).seen
+
+    found = jax.jvp(gradient, (controls,), (along,))[1]
+    expected = jax.jvp(jax.grad(lambda u: pmp.objective(problem, x0, u, inputs)), (controls,), (along,))[1]
+    assert relative_error(found, expected) < 1e-11
+
+
+def test_rollout_and_objective_agree_with_a_plain_loop(float64):
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["momentum"](), 5, jnp.float64)
+    plant = classifier(5)
+    state, losses = x0, []
+    for t in range(5):
+        losses.append(plant.desired(state.params))
+        state = problem.dynamics.step(state, controls[t], jax.tree.map(lambda leaf: leaf[t], inputs))  # noqa: B023
+    losses.append(plant.desired(state.params))
+    run = pmp.rollout(problem, x0, controls, inputs, record=lambda x: plant.desired(x.params))
+    assert relative_error(run.record, jnp.stack(losses)) < 1e-14
+    assert relative_error(run.final.params, state.params) < 1e-14
+    assert relative_error(pmp.objective(problem, x0, controls, inputs), sum(losses)) < 1e-14
+
+
+def test_sweep_is_bit_reproducible():
+    problem, x0, controls, inputs = build("varying", OPTIMIZERS["adamw"](), 11, jnp.float32)
+    first, second = (
+        jax.jit(lambda u: pmp.costate(problem, x0, u, inputs, observe=obs.control_gradient).seen)(controls)
+        for _ in range(2)
+    )
+    assert np.array_equal(first, second)
