@@ -1,5 +1,6 @@
 """Problems whose answers are known another way: closed forms, autodiff, brute force."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ class Classifier(NamedTuple):
     instances: PyTree
 
 
+@functools.cache
 def classifier(steps: int = 11, batch: int = 6, dtype: jnp.dtype = jnp.float64, instances: int = 9) -> Classifier:
     keys = jax.random.split(jax.random.key(7), 8)
 
