@@ -24,7 +24,7 @@ def smooth(values: np.ndarray, window: int = 3) -> np.ndarray:
     return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)
 
 
-def steps_to_reach(steps: np.ndarray, losses: np.ndarray, level: float, window: int = 3) -> float | None:
+def steps_to_reach(steps: np.ndarray, losses: np.ndarray, level: int | float, window: int = 3) -> float | None:
     """min {t : loss(t) <= level} on the smoothed curve, linear between its points; None when it is never that low.
 
     >>> steps_to_reach(np.array([0, 10, 20]), np.array([4.0, 2.0, 1.0]), 3.0, window=1)

@@ -64,7 +64,7 @@ def product_parameters(config: DecoderConfig, output: bool = True) -> int:
     return config.layers * block + (config.vocabulary * config.width if output else 0)
 
 
-def forward_flops(config: DecoderConfig, tokens: float, output: bool = True) -> float:
+def forward_flops(config: DecoderConfig, tokens: int | float, output: bool = True) -> float:
     """2 N D: a multiplication and an addition for each parameter and token; attention's own products are left out.
 
     A gradient is 6 N D (forward, and two products in the backward pass for each one), a jvp of the loss 4 N D, a jvp of

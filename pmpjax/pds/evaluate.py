@@ -23,7 +23,7 @@ class EvaluateConfig:
 def build_evaluate(
     config: EvaluateConfig, curves: dict[tuple[str, int], dict[str, Any]], method: str, folder: Path
 ) -> None:
-    """Compares `method` with the baseline, seed by seed; fills `folder` with evaluation.json and curves.png, curves.pdf.
+    """Compares `method` with the baseline, seed by seed; leaves evaluation.json, curves.png and curves.pdf in `folder`.
 
     evaluation.json: `speedup` {test, dev}: per seed the ratio, null where never reached; `steps_needed` likewise;
     `final_loss` {test, dev} {method: per seed}, smoothed; `verdict`, a sentence about the test split.
@@ -101,12 +101,12 @@ def draw_curves(
         if one.steps is not None:
             panel.plot([one.steps, one.total], [level, level], color="#555555", linewidth=0.9, marker="|", markersize=6)
             panel.annotate(
-                f"{one.ratio:.2f}x fewer steps" if one.ratio and one.ratio > 1 else f"{one.ratio:.2f}x",
-                ((one.steps + one.total) / 2, level),
-                xytext=(0, 4),
+                f"{one.steps:.0f} of {one.total} steps ({one.ratio:.2f}x)",
+                (one.total, level),
+                xytext=(0, -4),
                 textcoords="offset points",
-                ha="center",
-                va="bottom",
+                ha="right",
+                va="top",
                 fontsize=8,
             )
         # The first measurements, of the random init, would squeeze what matters.

@@ -54,7 +54,7 @@ def build_pretrain(
 
     Files:
         METHOD-SEED.npz: steps, dev, test (nats a token at those steps), train (loss of each step).
-        METHOD-SEED.params.npz: the final parameters.
+        METHOD-SEED-params.npz: the final parameters.
         pretrain.json: rows, tokens and FLOPs.
     A killed run goes on from the newest checkpoint of the run that was under way.
     """
@@ -91,14 +91,14 @@ def build_pretrain(
                 schedule,
                 evaluate=evaluate,
                 evaluate_every=config.evaluate_every,
-                checkpoints=folder / f"{name}.checkpoints",
+                checkpoints=folder / f"{name}-checkpoints",
                 save_every=config.save_every,
                 progress=_report(bar, name),
             )
-            save_params(folder / f"{name}.params", trained.params)
+            save_params(folder / f"{name}-params", trained.params)
             curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
             write_arrays(folder / f"{name}.npz", curves)  # last: its presence means that the run is whole
-            shutil.rmtree(folder / f"{name}.checkpoints", ignore_errors=True)
+            shutil.rmtree(folder / f"{name}-checkpoints", ignore_errors=True)
     length = prepared.source_rows.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
     each = 3 * config.steps * config.batch + measured * (len(dev.tokens) + len(test.tokens))

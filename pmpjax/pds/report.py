@@ -17,9 +17,9 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .verdict { font-size: 1.15rem; border-left: 4px solid #0072b2; padding: .4rem .8rem; background: #f2f7fb; }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; }
-tr { border-bottom: 1px solid #e6e6e6; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.text { font: 12px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; } img { max-width: 100%; }
+table { border-collapse: collapse; width: 100%; } tr { border-bottom: 1px solid #e6e6e6; } img { max-width: 100%; }
+td, th { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; font-variant-numeric: tabular-nums; }
+td.text { font: 12px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
@@ -43,8 +43,8 @@ def build_report(
 ) -> None:
     """Writes report.html: verdict, curves, shares of each origin, best and worst documents, facts of the stages.
 
-    `scores` is the stage score's scores.parquet; `selected` the first seed's document indices; `figure` a PNG, which the
-    page holds itself.
+    `scores` is the stage score's scores.parquet; `selected` the first seed's document indices; `figure` a PNG, which
+    the page holds itself.
     """
     worth = np.asarray(pq.read_table(scores, columns=["score"])["score"])
     order = np.argsort(-worth, kind="stable")
@@ -104,7 +104,7 @@ def _final_rows(final: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
 def _documents(config: ReportConfig, prepared: Prepared, worth: np.ndarray, chosen: np.ndarray) -> str:
     texts = prepared.documents.texts(chosen)
     rows = [
-        (f"{worth[d]:+.3f}", prepared.documents.origins[d], text[: config.characters])
+        (f"{worth[d]:+.3f}", str(prepared.documents.origins[d]), text[: config.characters])
         for d, text in zip(chosen, texts, strict=True)
     ]
     return _table(("score", "origin", "text"), rows, text_column=2)

@@ -56,7 +56,7 @@ def gumbel_order(scores: np.ndarray, temperature: float, key: Array) -> np.ndarr
     return np.argsort(-(standard + temperature * noise), kind="stable")
 
 
-def within_budget(order: np.ndarray, tokens: np.ndarray, budget: float) -> np.ndarray:
+def within_budget(order: np.ndarray, tokens: np.ndarray, budget: int | float) -> np.ndarray:
     """The longest prefix of `order` whose documents hold at most `budget` tokens; at least one document.
 
     >>> within_budget(np.array([2, 0, 1]), np.array([5, 1, 3]), 8)

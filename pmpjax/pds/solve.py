@@ -202,8 +202,8 @@ def sweep_facts(config: SolveConfig, sweep: pmp.Sweep) -> dict[str, Any]:
     }
 
 
-def solve_flops(config: SolveConfig, instances: int, forward: Callable[[int], float]) -> float:
+def solve_flops(config: SolveConfig, instances: int, forward: Callable[[int], int | float]) -> int | float:
     """FLOPs of the sweep: a step's rows cost 5 gradients (`Checkpointed`: 1 forward, 1 again, 3 for the jvp of the
-    gradient), its dev rows 1; an instance costs 2 forward passes each time. `forward(rows)`: those of a forward pass."""
+    gradient), its dev rows 1; an instance costs 2 forward passes each time. `forward(rows)`: of a forward pass."""
     sweep = config.steps * 3 * (5 * forward(config.batch) + forward(config.dev_batch))
     return sweep + -(-config.steps // config.every) * 2 * forward(instances)

@@ -74,8 +74,9 @@ def train(
         "params": jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params),
         "opt_state": optimizer.init(params),
         "losses": jnp.zeros(steps, jnp.float32),
-        "evaluated": np.zeros((len(names), len(grid)), np.float32),
     }
+    if names:  # Orbax refuses empty arrays
+        state["evaluated"] = np.zeros((len(names), len(grid)), np.float32)
     data, schedule_on_device = jax.tree.map(jnp.asarray, data), jnp.asarray(schedule, jnp.int32)
 
     with Checkpoints(checkpoints if save_every else None) as saved:
@@ -92,7 +93,8 @@ def train(
                 state["params"], state["opt_state"], state["losses"], data, schedule_on_device, done, int(stop)
             )
             values = evaluator(params)
-            state["evaluated"][:, column] = [float(values[name]) for name in names]
+            if names:
+                state["evaluated"][:, column] = [float(values[name]) for name in names]
             state |= {"step": np.asarray(stop, np.int64), "params": params, "opt_state": opt_state, "losses": history}
             if progress is not None and stop > done:
                 progress(int(stop) - done, float(np.mean(np.asarray(history)[done:stop])))
@@ -100,7 +102,7 @@ def train(
             if save_every and done - last_save >= save_every and done < steps:
                 saved.save(done, state)
                 last_save = done
-    evaluated = {name: row.copy() for name, row in zip(names, state["evaluated"], strict=True)}
+    evaluated = {name: state["evaluated"][row].copy() for row, name in enumerate(names)}
     return Trained(state["params"], state["opt_state"], np.asarray(state["losses"]), grid, evaluated)
 
 

@@ -61,8 +61,9 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("fatal", [1, 2, 3])
-def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal):
-    options = {"evaluate": evaluate, "evaluate_every": 2, "save_every": 4}
+@pytest.mark.parametrize("measure", [evaluate, None])
+def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure):
+    options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4}
     whole = train(losses, OPTIMIZER, start(), DATA, SCHEDULE, **options)
     calls = []
 

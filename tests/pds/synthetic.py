@@ -1,0 +1,86 @@
+"""A small corpus with a known answer: half of the source speaks the target's language, half another one."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmpjax.data import DocumentTable, Prepared, document_rows
+
+VOCABULARY, END, LENGTH = 24, 0, 12
+
+
+class Recorder:
+    """A progress bar that remembers."""
+
+    def __init__(self):
+        self.done = 0.0
+        self.fields = {}
+
+    def update(self, advance: float = 1, **fields: float | str) -> None:
+        self.done += advance
+        self.fields |= fields
+
+
+def sequences(count, language, generator):
+    """Documents in which token a + 1 follows token a within the language's half of the ids, nine times in ten."""
+    first, size = 1 + 11 * language, 11
+    result = []
+    for _ in range(count):
+        steps = np.where(generator.random(generator.integers(4, 30)) < 0.1, generator.integers(size), 1)
+        walk = first + (generator.integers(size) + np.cumsum(steps)) % size
+        result.append(np.append(walk, END).astype(np.int32))
+    return result
+
+
+def prepared_corpus(folder, documents=60, seed=0) -> Prepared:
+    """Documents 0, 2, 4, ... are of the target's language (0), the others of another (1)."""
+    generator = np.random.default_rng(seed)
+    tokens = [sequences(1, index % 2, generator)[0] for index in range(documents)]
+    rows = document_rows(tokens, LENGTH, END)
+    texts = [" ".join(map(str, document)) for document in tokens]
+    counts = np.bincount(rows.document)
+    table = DocumentTable(
+        path=folder / "documents.parquet",
+        ids=np.array([f"document-{index}" for index in range(documents)], object),
+        origins=np.array(
+            [f"made:{'docstring' if index % 2 == 0 else 'code'}:{index}" for index in range(documents)], object
+        ),
+        n_bytes=np.array([len(text) for text in texts]),
+        n_tokens=np.array([len(document) for document in tokens]),
+        first_row=np.cumsum(counts) - counts,
+        n_rows=counts,
+    )
+    pq.write_table(pa.table({"id": list(table.ids), "text": texts}), table.path)
+    dev, test = (document_rows(sequences(12, 0, generator), LENGTH, END) for _ in range(2))
+    return Prepared(
+        tokenizer_path=folder / "tokenizer.json",
+        documents=table,
+        source_rows=rows.tokens,
+        source_lengths=rows.lengths,
+        source_document=rows.document,
+        dev_rows=dev.tokens,
+        dev_lengths=dev.lengths,
+        test_rows=test.tokens,
+        test_lengths=test.lengths,
+        vocabulary=VOCABULARY,
+        end_of_document=END,
+        counts={"duplicates_removed": 0, "leaks_removed": 0, "rejected_rows": 0},
+    )
+
+
+WORDS = (
+    "the gradient of this smooth function at a point is returned as an array with one value for each input".split(),
+    "river stone cloud winter apple horse window mirror garden candle silver mountain feather ocean bread".split(),
+)
+
+
+def write_texts(path, language, count, seed):
+    """A .jsonl file of `count` documents of random words of one language."""
+    generator = np.random.default_rng([seed, language])
+    lines = [
+        json.dumps({"text": " ".join(generator.choice(WORDS[language], generator.integers(20, 60)))})
+        for _ in range(count)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
