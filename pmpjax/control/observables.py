@@ -4,6 +4,7 @@ Give them to `costate` by name; what they return is stacked over time, unless it
 (`every`). An observable that is not asked for costs nothing.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -44,7 +45,8 @@ class Point(NamedTuple):
     pull: Callable[[PyTree], Pulled]
 
 
-class Observable(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observable:
     """A function of a point, and what becomes of its values over time.
 
     evaluate: Point -> pytree of arrays.
@@ -162,12 +164,12 @@ def every(period: int, observable: Callable[[Point], PyTree]) -> Observable:
     if period < 1:
         raise ValueError(f"every({period}, ...): expected a period of at least 1")
     inner = as_observable(observable)
-    return inner._replace(period=inner.period * period)
+    return dataclasses.replace(inner, period=inner.period * period)
 
 
 def total(observable: Callable[[Point], PyTree]) -> Observable:
     """The sum of `observable` over the steps at which it is evaluated, kept in the carry instead of stacked."""
-    return as_observable(observable)._replace(over_time="sum")
+    return dataclasses.replace(as_observable(observable), over_time="sum")
 
 
 class Recorder(NamedTuple):

@@ -5,8 +5,8 @@ its set, the linear minimisation oracle argmin_{v in set} <g, v> where the set i
 a gradient step is taken (the control itself for projections, its logarithm for the entropic one).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from pmpjax.control.trees import named_leaves
 
 
-class Prox(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prox:
     """u = prox(v, step): the feasible control that answers the trial point v.
 
     name: for messages and reports.
@@ -37,12 +38,13 @@ class Prox(NamedTuple):
         return self.apply(v, step)
 
 
-def project_simplex(v: Float[Array, "... n"]) -> Float[Array, "... n"]:
+@jax.custom_jvp
+def project_simplex(v: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:
     """argmin_u |u - v|^2 over {u >= 0, sum(u) = 1}: u = max(v - tau, 0), one threshold tau a row.
 
     tau is the root of the convex decreasing g(tau) = sum(max(v - tau, 0)) - 1. Newton's method started left of the
-    root climbs to it monotonically and ends exactly, after as many passes as the support shrinks; each pass is one
-    fused reduction, where a sort of the row would be many. Shape and dtype are kept.
+    root climbs to it monotonically and ends exactly, after a few passes over the row, where a sort of the row would be
+    many. Shape and dtype are kept. Differentiable in both modes.
 
     Source: C. Michelot, 1986 (finite algorithm for the projection onto the canonical simplex).
 
@@ -51,28 +53,40 @@ def project_simplex(v: Float[Array, "... n"]) -> Float[Array, "... n"]:
         >>> project_simplex(jnp.array([1.0, 0.5, -1.0])).tolist()
         [0.75, 0.25, 0.0]
     """
-    # Shifted rows keep the sums small, hence exact to rounding of the result rather than of the input.
-    v = v - jax.lax.stop_gradient(jnp.max(v, axis=-1, keepdims=True))
-    fixed = jax.lax.stop_gradient(v)
-    count = v.shape[-1]
-
-    def threshold_of(row: Array, above: Array) -> Array:
-        total = jnp.sum(jnp.where(above, row, 0.0), axis=-1, keepdims=True)
-        return (total - 1.0) / jnp.sum(above, axis=-1, keepdims=True, dtype=row.dtype)
-
-    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-        threshold, previous, passes = carry
-        return jnp.any(threshold > previous) & (passes < count + 2)
+    # Rows are read relative to their largest entry, so that sums are exact to rounding of the result, not of the
+    # input; the difference is formed anew in each pass, because writing it out would cost more than a pass does.
+    top = jnp.max(v, axis=-1, keepdims=True)
 
     def newton(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         threshold, _, passes = carry
+        below_top = v - top
+        above = below_top > threshold
+        # One reduction for both sums: XLA's CPU backend would make two passes over memory of two reductions.
+        total, size = jax.lax.reduce(
+            (jnp.where(above, below_top, 0.0), above.astype(v.dtype)),
+            (jnp.zeros((), v.dtype), jnp.zeros((), v.dtype)),
+            lambda a, b: (a[0] + b[0], a[1] + b[1]),
+            (v.ndim - 1,),
+        )
         # The maximum keeps rounding from stepping back, which would cycle.
-        return jnp.maximum(threshold, threshold_of(fixed, fixed > threshold)), threshold, passes + 1
+        return jnp.maximum(threshold, (total - 1.0)[..., None] / size[..., None]), threshold, passes + 1
 
-    left = jnp.maximum(-1.0, (jnp.sum(fixed, axis=-1, keepdims=True) - 1.0) / count)
-    start = (left, jnp.full_like(left, -jnp.inf), jnp.zeros((), jnp.int32))
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        threshold, previous, passes = carry
+        return jnp.any(threshold > previous) & (passes < v.shape[-1] + 2)
+
+    start = (jnp.full_like(top, -1.0), jnp.full_like(top, -jnp.inf), jnp.zeros((), jnp.int32))
     threshold, _, _ = jax.lax.while_loop(unfinished, newton, start)
-    return jnp.maximum(v - threshold_of(v, fixed > threshold), 0.0)
+    return jnp.maximum(v - top - threshold, 0.0)
+
+
+@project_simplex.defjvp
+def _project_simplex_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    projection = project_simplex(*primals)
+    used = projection > 0
+    # On the support tau moves with the mean of the entries, off it nothing moves.
+    mean = jnp.sum(jnp.where(used, tangents[0], 0.0), axis=-1, keepdims=True) / jnp.sum(used, axis=-1, keepdims=True)
+    return projection, jnp.where(used, tangents[0] - mean, 0.0)
 
 
 def _simplex_oracle(gradient: Array) -> Array:
