@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pmpjax.runs import RunError
+from pmpjax.runs.interrupt import deferred
 
 Options = TypeVar("Options")
 
@@ -47,13 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = names[0]
 
     directories: list[Path] = []
-    stopped: list[int] = []
+    with deferred(lambda: _say("stopping at the next safe moment; again to stop at once")) as signals:
+        return _run(name, arguments, directories, signals, debug)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
+def _run(name: tuple[str, ...], arguments: list[str], directories: list[Path], signals: list[int], debug: bool) -> int:
     try:
         return COMMANDS[name].run(arguments[len(name) :], " ".join(("pmpjax", *name)), directories.append)
     except KeyboardInterrupt:
@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"stopped; the run is in {directories[-1]}, and the same command goes on from there")
         else:
             _say("stopped")
-        return 143 if stopped else 130
+        return 128 + (signals[0] if signals else signal.SIGINT)
+    except SystemExit as leaving:  # tyro: after --help, or after it said what is wrong with an option
+        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 2
     except Exception as error:
         if debug:
             raise
@@ -71,13 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         _say(f"unexpected {type(error).__name__}: {text} (run it again with --debug for the trace)")
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _is_users(error: Exception) -> bool:
-    from pmpjax.runs import RunError
-
     return isinstance(error, RunError | ValueError | OSError)
 
 

@@ -19,14 +19,14 @@ def command(*arguments):
     return [sys.executable, "-m", "pmpjax", *map(str, arguments)]
 
 
-def test_version_and_help_are_fast_because_they_import_no_jax():
+def test_version_and_help_do_not_wait_for_the_rooms():
     code = (
-        "import sys; from pmpjax import cli; cli.main(['--version']); cli.main(['--help']); print('jax' in sys.modules)"
+        "import sys; from pmpjax import cli; assert not cli.main(['--version']) and not cli.main(['--help']);"
+        "print([name for name in ('matplotlib', 'scipy.optimize', 'tokenizers', 'tyro') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("pmpjax 0.") and "law perceptron" in done.stdout
-    if "pmpjax/__init__" not in done.stderr:
-        assert done.stdout.rstrip().endswith(("True", "False"))
+    assert done.stdout.rstrip().endswith("[]")
 
 
 def test_groups_of_commands_list_what_is_below(capsys):
@@ -95,19 +95,17 @@ def test_doctor_checks_a_sweep(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_it_says_how_to_go_on_and_goes_on(tmp_path, number, status):
-    line = command(
-        "law", "perceptron", *TINY[:-2], "--sweeps", 4000, "--problem.learning-rate", 0.01, "--out", tmp_path / "run"
-    )
+def test_interrupted_it_says_how_to_go_on(tmp_path, number, status):
+    line = command("law", "perceptron", *TINY[:-2], "--sweeps", 1_000_000, "--out", tmp_path / "run")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not (tmp_path / "run" / "solve.partial").exists() and time.monotonic() < end:
         time.sleep(0.01)
-    time.sleep(3)
-    os.kill(process.pid, number)
+    os.kill(process.pid, number)  # while it draws, traces or compiles: the worst moment
     err = process.communicate(timeout=60)[1]
-    assert process.returncode == status and "Traceback" not in err
+    assert process.returncode == status and "Traceback" not in err, err
     assert f"the run is in {tmp_path / 'run'}, and the same command goes on from there" in err
+    assert (tmp_path / "run" / "solve.partial").exists() and not (tmp_path / "run" / "solve").exists()
 
 
 def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):

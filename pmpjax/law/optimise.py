@@ -110,7 +110,7 @@ def optimise(
         )
         clock = time.perf_counter()
         row = {
-            "sweep": now.sweep,
+            "sweep": float(now.sweep),
             "seconds": earlier + clock - begin,
             "accepted": float(now.accepted),
             "value": now.value,

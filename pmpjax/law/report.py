@@ -116,7 +116,7 @@ def _compile_seconds(seconds: np.ndarray) -> float:
     return float(max(0.0, seconds[1] - 2 * np.median(np.diff(seconds[1:]))))
 
 
-def _at(metrics: Mapping[str, Any], name: str) -> float | None:
+def _at(metrics: Mapping[str, Any], name: str) -> float | int | None:
     value: Any = metrics
     for key in name.split("."):
         value = value[key]
@@ -130,12 +130,12 @@ def _put(target: dict[str, Any], name: str, value: Any) -> None:
     target[last] = value
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | int | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def _interval(values: Sequence[float | None]) -> list[float] | None:
+def _interval(values: Sequence[float | int | None]) -> list[float] | None:
     known = np.array([value for value in values if value is not None])
     if len(known) < len(values) or len(known) < 2:
         return None

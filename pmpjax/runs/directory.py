@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.runs.files import flush, plain, sha256, write_json
+from pmpjax.runs.interrupt import check
 
 _MANIFEST = "manifest.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
@@ -83,7 +84,9 @@ class Run:
 
         begin = time.perf_counter()
         try:
+            check()
             build(partial)
+            check()
         except BaseException:  # Ctrl-C too: the time spent so far belongs to the stage
             write_json(started, {**wanted, "seconds": spent + time.perf_counter() - begin})
             raise

@@ -9,13 +9,15 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pmpjax.runs.interrupt import check
+
 
 @runtime_checkable
 class Bar(Protocol):
     """What a stage is handed: numerics call `update`, and never print themselves."""
 
     def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
-        """Moves on by `advance` units and shows `fields` (numbers in short form)."""
+        """Moves on by `advance` units and shows `fields`; raises KeyboardInterrupt where Ctrl-C is waiting."""
         ...
 
 
@@ -25,6 +27,7 @@ class _Silent:
         self.fields: dict[str, float | int | str] = {}
 
     def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
+        check()
         self.done += advance
         self.fields |= fields
 
