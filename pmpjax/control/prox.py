@@ -135,13 +135,21 @@ def box(lower: ArrayLike, upper: ArrayLike) -> Prox:
     if bool(jnp.any(jnp.asarray(lower) > jnp.asarray(upper))):
         raise ValueError(f"box: lower bound {lower} exceeds upper bound {upper}; swap them")
 
+    def bounds(u: Array) -> tuple[Array, Array]:
+        # Broadcast by name, so that bounds of a lower rank serve also where implicit rank promotion is refused.
+        return (
+            jnp.broadcast_to(jnp.asarray(lower, u.dtype), u.shape),
+            jnp.broadcast_to(jnp.asarray(upper, u.dtype), u.shape),
+        )
+
     def violation(u: Array) -> Array:
-        return jnp.maximum(0.0, jnp.maximum(jnp.max(lower - u), jnp.max(u - upper)))
+        low, high = bounds(u)
+        return jnp.maximum(0.0, jnp.maximum(jnp.max(low - u), jnp.max(u - high)))
 
     return Prox(
         f"box({lower}, {upper})",
-        lambda v, step: jnp.clip(v, lower, upper),
-        lambda gradient: jnp.where(gradient > 0, lower, jnp.broadcast_to(upper, gradient.shape)).astype(gradient.dtype),
+        lambda v, step: jnp.clip(v, *bounds(v)),
+        lambda gradient: jnp.where(gradient > 0, *bounds(gradient)),
         lambda u: u,
         violation,
     )
