@@ -76,7 +76,9 @@ def _run(name: tuple[str, ...], arguments: list[str], directories: list[Path], s
 
 
 def _is_users(error: Exception) -> bool:
-    return isinstance(error, RunError | ValueError | OSError)
+    from pmpjax.data.documents import SourceError
+
+    return isinstance(error, RunError | SourceError | ValueError | OSError)
 
 
 def _say(text: str) -> None:
@@ -177,7 +179,16 @@ def _pds_run(arguments: list[str], name: str, announce: Callable[[Path], None]) 
         "runs/pds-run",
     )
     announce(out)
-    run(config, out)
+    metrics = run(config, out)
+    rows = {"verdict": metrics["verdict"]}
+    rows |= {
+        f"final test loss, {method}": ", ".join(f"{loss:.4f}" for loss in losses)
+        for method, losses in metrics["final_target_loss"].items()
+    }
+    rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
+    rows |= {"report": str(out / "report" / "report.html"), "metrics": str(out / "metrics.json")}
+    rows["selected documents"] = str(out / "select")
+    _table("PDS", rows)
     return 0
 
 

@@ -23,10 +23,15 @@ _COMMAND = "law perceptron"
 class LawConfig:
     """Everything that decides the result.
 
-    preset: the name of the sizes below. problem: the reference problem. solver: how the policy is optimised. sweeps:
-    costate sweeps to spend, rejected trials included. seeds: each gives data, teacher and theta_0; several are runs of
-    their own. patience: stop after so many accepted sweeps without a lower loss on a third clean split and keep the
-    policy that was best there; 0 never stops early. curve_points: at how many steps spreads and weights are recorded.
+    Attributes:
+        preset: which sizes the options below start from.
+        problem: the reference problem.
+        solver: how the policy is optimised; the paper's method is proximal.
+        sweeps: costate sweeps to spend, refused trials included.
+        seeds: each gives data, teacher and first parameters; several make a run of their own each, and a summary.
+        patience: stop after so many accepted sweeps without a lower loss on a third clean split, and keep the policy
+            that was best there; 0 never stops early.
+        curve_points: at how many training steps spreads and weights are recorded.
     """
 
     preset: Literal["paper", "quick"] = "paper"

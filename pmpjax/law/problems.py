@@ -20,11 +20,18 @@ from pmpjax.control.prox import Prox
 
 @dataclass(frozen=True)
 class PerceptronProblem:
-    """Sizes and noise; the defaults are the paper's (arXiv 2402.17759; 10% label noise is the reference).
+    """Sizes and noise; the defaults are the paper's (arXiv 2402.17759), with 10% label noise.
 
-    steps: T. learning_rate: of the plant. noise: the fraction of training labels that are flipped, exactly.
-    shift: length by which the mean of the desired inputs (dev and test) is moved along a random direction; 0 is the
-    paper's problem. holdout: size of a third clean split of the desired inputs, for early stopping.
+    Attributes:
+        dimension: D, the length of an input.
+        train: examples that the policy weighs.
+        dev: desired examples whose loss the policy minimises.
+        test: desired examples on which acceleration is measured.
+        holdout: desired examples of a third split, for early stopping.
+        steps: T, full-batch gradient steps.
+        learning_rate: of the plant.
+        noise: the fraction of training labels that are flipped, exactly.
+        shift: how far the mean of the desired inputs is moved, along a random direction; 0 is the paper's problem.
     """
 
     dimension: int = 128
