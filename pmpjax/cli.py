@@ -187,7 +187,7 @@ def _pds_run(arguments: list[str], name: str, announce: Callable[[Path], None]) 
     }
     rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
     rows |= {"report": str(out / "report" / "report.html"), "metrics": str(out / "metrics.json")}
-    rows["selected documents"] = str(out / "select")
+    rows["selected documents"] = str(out / "select" / "selected.jsonl")
     _table("PDS", rows)
     return 0
 

@@ -52,7 +52,7 @@ class LawConfig:
 
 PRESETS = {
     "paper": LawConfig(),
-    "quick": LawConfig(preset="quick", problem=PerceptronProblem(train=1024, steps=500), sweeps=40),
+    "quick": LawConfig(preset="quick", problem=PerceptronProblem(train=1024, steps=800), sweeps=40),
 }
 
 

@@ -89,11 +89,12 @@ def scaling(path: Path, final: Arrays, laws: Mapping[str, ScalingLaw], first: in
                 name = f"{split}_{policy}"
                 law, t = laws[name], np.arange(1, len(final[name]))
                 axis.plot(t, final[name][1:], color=colour, alpha=0.45, linewidth=2.5)
-                text = rf"{policy}: $L_0$={round(law.floor, 4):.2g}, $B$={law.scale:.3g}, $\beta$={law.exponent:.2f}"
+                numbers = rf"$L_0$={round(law.floor, 4):.2g}, $B$={law.scale:.3g}, $\beta$={law.exponent:.2f}"
+                text = rf"{policy}: {numbers}, $R^2$={law.r2:.2f}"
                 axis.plot(t[first - 1 :], law(t[first - 1 :]), color=colour, linestyle="--", linewidth=1, label=text)
             axis.set(xlabel="training step $t$", ylabel=f"desired loss ({split} set)", xscale="log")
             plots.log_scale(axis)
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
+            axis.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), fontsize=7)
 
 
 def seeds(path: Path, histories: Sequence[Arrays]) -> None:
