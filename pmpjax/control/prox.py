@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from pmpjax.control.trees import named_leaves
@@ -161,7 +162,7 @@ def check_feasible(prox: Prox, controls: PyTree, tolerance: float = 1e-3) -> Non
     Traced controls have no values yet and pass; `solve` and `verify` check theirs before they trace.
     """
     for name, leaf in named_leaves(controls, "controls"):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             continue
         violation = float(prox.violation(jnp.asarray(leaf)))
         if violation <= tolerance:

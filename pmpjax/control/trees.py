@@ -1,6 +1,5 @@
 """Pytrees whose leaves may or may not be differentiated: split, merge, inner products, checks that name the leaf."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 def is_moving(leaf: Any) -> bool:
     """Whether a leaf has a derivative: inexact dtypes do, integers, booleans and random keys do not."""
-    return jnp.issubdtype(jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True), jnp.inexact)
+    return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def split(tree: PyTree) -> tuple[PyTree, PyTree]:
@@ -84,8 +83,3 @@ def check_same(found: PyTree, expected: PyTree, root: str, mend: str) -> None:
             raise ValueError(
                 f"{name} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}; {mend}"
             )
-
-
-def map_floats(function: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """Apply `function` to the moving leaves, leave the others."""
-    return jax.tree.map(lambda leaf: function(leaf) if is_moving(leaf) else leaf, tree)
