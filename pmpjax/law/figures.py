@@ -115,6 +115,24 @@ def seeds(path: Path, histories: Sequence[Arrays]) -> None:
         axes[0].legend()
 
 
+def solvers(path: Path, histories: Mapping[str, Sequence[Arrays]]) -> None:
+    """AUC and AR against sweeps and against seconds, a colour for each solver: means and extremes over its seeds."""
+    with plots.figure(path, 2, 2, width=3.0, height=2.1) as (_, axes):
+        for colour, (name, runs) in zip(plots.COLOURS, histories.items(), strict=False):
+            for column, (x, label) in enumerate((("sweep", "costate sweeps"), ("seconds", "seconds"))):
+                grid = np.linspace(max(run[x][0] for run in runs), min(run[x][-1] for run in runs), 300)
+                for row, y in enumerate(("value", "acceleration_ratio")):
+                    at = [np.clip(np.searchsorted(run[x], grid, "right") - 1, 0, None) for run in runs]
+                    values = [_of_policy(run, y)[index] for run, index in zip(runs, at, strict=True)]
+                    plots.band(axes[row, column], grid, np.stack(values), name, colour)
+                axes[1, column].set_xlabel(label)
+        for column in range(2):
+            axes[0, column].set_ylabel("area under desired dev loss")
+            axes[1, column].set_ylabel("acceleration ratio (test)")
+            plots.log_scale(axes[0, column])
+        axes[0, 0].legend()
+
+
 def _of_policy(history: Arrays, name: str) -> np.ndarray:
     """A number of each sweep's policy in force: a refused trial keeps the last accepted one."""
     last = np.maximum.accumulate(np.where(history["accepted"] > 0, np.arange(len(history["accepted"])), 0))

@@ -12,7 +12,7 @@ from pmpjax.law.metrics import acceleration_ratio, area_under_curve
 from pmpjax.law.scaling import fit_scaling_law
 
 Arrays = Mapping[str, np.ndarray]
-_MILESTONES = (2.0, 5.5, 18.0)
+_MILESTONES = {"2": 2.0, "5.5": 5.5, "18": 18.0}
 _SUMMARISED = (
     "acceleration_ratio",
     "area_under_curve.initial",
@@ -27,6 +27,8 @@ _SUMMARISED = (
     "sweeps",
     "seconds",
     "compile_seconds",
+    "seconds_to.5.5",
+    "seconds_to.18",
 )
 
 
@@ -45,8 +47,8 @@ def metrics(history: Arrays, curves: Arrays) -> dict[str, Any]:
     compiling = _compile_seconds(seconds)
     ratios = np.nan_to_num(history["acceleration_ratio"])
     reached = {
-        f"{goal:g}": float(seconds[np.argmax(ratios >= goal)] - compiling) if np.any(ratios >= goal) else None
-        for goal in _MILESTONES
+        name: float(seconds[np.argmax(ratios >= goal)] - compiling) if np.any(ratios >= goal) else None
+        for name, goal in _MILESTONES.items()
     }
     kept = np.flatnonzero(history["accepted"])
     return {
@@ -118,13 +120,13 @@ def _compile_seconds(seconds: np.ndarray) -> float:
 
 def _at(metrics: Mapping[str, Any], name: str) -> float | int | None:
     value: Any = metrics
-    for key in name.split("."):
+    for key in name.split(".", 1):
         value = value[key]
     return value
 
 
 def _put(target: dict[str, Any], name: str, value: Any) -> None:
-    *above, last = name.split(".")
+    *above, last = name.split(".", 1)
     for key in above:
         target = target.setdefault(key, {})
     target[last] = value
