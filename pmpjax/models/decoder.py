@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 class DecoderConfig:
     """The sizes of a decoder.
 
-    Fields:
+    Attributes:
         vocabulary: number of token ids.
         width: features of the residual stream.
         layers: blocks of attention and feed-forward.
@@ -285,7 +285,7 @@ def mean_token_loss(decoder: Decoder):
     return loss
 
 
-def initialise(module: nn.Module, key: Array, *inputs: Array) -> Parameters:
+def initialise(module: nn.Module, key: Array, *inputs: Any) -> Parameters:
     """The module's random parameters, as a plain pytree; of the inputs only shapes and dtypes matter."""
     return jax.jit(module.init)(key, *inputs)["params"]
 

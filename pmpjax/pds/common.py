@@ -14,7 +14,13 @@ from pmpjax.models import DecoderConfig
 class ModelConfig:
     """The decoder of every stage: proxy, trunk of the scorer, and the models trained on the selections.
 
-    Fields: as of `pmpjax.models.DecoderConfig`, whose vocabulary is the tokenizer's.
+    Attributes:
+        width: features of the residual stream.
+        layers: blocks of attention and feed-forward.
+        heads: query heads.
+        key_value_heads: heads that keys and values have; divides `heads`.
+        hidden: features inside the feed-forward block.
+        tied_embeddings: whether the output product uses the embedding's matrix.
     """
 
     width: int = 128

@@ -15,7 +15,11 @@ BASELINE = "random"
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """smoothing: points of the curve averaged before a crossing is looked for, odd."""
+    """How curves are compared.
+
+    Attributes:
+        smoothing: points of the curve averaged before a crossing is looked for, odd.
+    """
 
     smoothing: int = 3
 

@@ -22,7 +22,7 @@ from pmpjax.train import OptimizerConfig, adamw, save_params, train
 class FitConfig:
     """How the scorer is trained.
 
-    Fields:
+    Attributes:
         epochs: passes over the training part of the proxy set.
         batch: rows of a step.
         held_out: share of the proxy set's documents that the scorer is measured on and never trained on.

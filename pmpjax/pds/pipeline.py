@@ -26,7 +26,16 @@ METHOD = "pds"
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The fields of `PrepareConfig` beside source, target and seed."""
+    """The fields of `PrepareConfig` beside source, target and seed.
+
+    Attributes:
+        vocabulary: ids of the tokenizer, which is trained on the source.
+        length: tokens of a row.
+        budget: how much of installed-docs is taken, in bytes by kind.
+        dev_bytes: at most this much text of the target for the costate.
+        test_bytes: at most this much text of the target for the verdict.
+        near: Jaccard similarity of 5-word shingles from which a text counts as a copy.
+    """
 
     vocabulary: int = PrepareConfig.vocabulary
     length: int = PrepareConfig.length
@@ -40,12 +49,21 @@ class TextConfig:
 class PDSConfig:
     """Everything that decides a run; the defaults are the run without arguments, minutes on two cores.
 
-    Fields:
+    Attributes:
         source: what is selected from: installed-docs, files, folders, tfds:NAME.
-        target: the desired domain; split into dev (steers the selection) and test (measures it, once).
+        target: the desired domain; split into dev (steers the selection) and test (measures it).
         seed: of preparation, proxy, sweep and scorer, and the first of the seeds below.
         seeds: models trained on each selection; each seed has its own init, order of data, Gumbel noise, random subset.
-        prepare, model, proxy, solve, fit, score, select, pretrain, evaluate, report: the stages' own.
+        prepare: text to tokens.
+        model: the decoder of every stage.
+        proxy: the warm proxy model.
+        solve: the costate sweep.
+        fit: the scorer.
+        score: the scorer on the corpus.
+        select: Gumbel top-r.
+        pretrain: the runs compared.
+        evaluate: the speed-up.
+        report: the page.
     """
 
     source: tuple[str, ...] = PrepareConfig.source

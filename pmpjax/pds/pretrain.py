@@ -21,11 +21,13 @@ from pmpjax.train import OptimizerConfig, adamw, save_params, train
 class PretrainConfig:
     """The budget of each run.
 
-    Fields:
-        steps, batch: of rows of the selection.
+    Attributes:
+        steps: training steps of each run.
+        batch: rows of the selection in a step.
         optimizer: AdamW at a constant rate after the warm-up, so that losses at equal steps compare.
         evaluate_every: steps between measurements of the loss on the target.
-        dev_rows, test_rows: rows of the target measured each time, spread evenly over its documents.
+        dev_rows: rows of the target's dev split measured each time, spread evenly over its documents.
+        test_rows: the same of its test split.
         save_every: steps between checkpoints.
     """
 

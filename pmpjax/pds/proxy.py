@@ -16,8 +16,9 @@ from pmpjax.train import OptimizerConfig, adamw, load_params, save_params, train
 class ProxyConfig:
     """How the proxy is trained.
 
-    Fields:
-        steps, batch: of rows of a random part of the source, as many as these steps take.
+    Attributes:
+        steps: training steps, on a random part of the source as large as they take.
+        batch: rows of a step.
         optimizer: AdamW, constant rate after the warm-up.
         save_every: steps between checkpoints.
     """

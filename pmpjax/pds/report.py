@@ -25,7 +25,12 @@ td.text { font: 12px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflo
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """documents: rows of the tables of best and worst documents. characters: of each text shown."""
+    """What the page shows.
+
+    Attributes:
+        documents: rows of the tables of best and worst documents.
+        characters: of each text shown.
+    """
 
     documents: int = 12
     characters: int = 240

@@ -24,7 +24,7 @@ from pmpjax.runs.progress import Bar
 class ScoreConfig:
     """How the corpus is scored.
 
-    Fields:
+    Attributes:
         batch: rows scored at once.
         shard: rows whose scores are written at once; a killed run goes on after the last whole shard.
     """

@@ -22,7 +22,7 @@ from pmpjax.runs.progress import Bar
 class SelectConfig:
     """How much is kept, and how random the choice is.
 
-    Fields:
+    Attributes:
         ratio: share of the source's tokens.
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
     """

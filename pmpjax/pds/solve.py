@@ -31,7 +31,7 @@ class SweepError(ValueError):
 class SolveConfig:
     """The inner training run of the proxy, and what is evaluated along its costate.
 
-    Fields:
+    Attributes:
         instances: rows of the source in the proxy set.
         minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
         steps: T.

@@ -11,11 +11,12 @@ import optax
 class OptimizerConfig:
     """AdamW at a constant rate: losses of two runs compare at equal steps, whatever their lengths.
 
-    Fields:
+    Attributes:
         learning_rate: after the warm-up.
         warmup_steps: the rate grows linearly from 0 over these.
         weight_decay: on matrices; scales and biases are not decayed.
-        first_moment, second_moment: the decay rates beta of Adam's moments.
+        first_moment: decay rate beta_1 of Adam's first moment.
+        second_moment: beta_2, of the second one.
         clip: the gradient's global norm is cut to this.
     """
 

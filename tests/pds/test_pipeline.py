@@ -1,0 +1,154 @@
+"""The whole pipeline on a corpus with a known answer, killed and resumed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pmpjax.pds.common import ModelConfig
+from pmpjax.pds.fit import FitConfig
+from pmpjax.pds.pipeline import PDSConfig, TextConfig, run
+from pmpjax.pds.pretrain import PretrainConfig
+from pmpjax.pds.proxy import ProxyConfig
+from pmpjax.pds.solve import SolveConfig
+from pmpjax.runs import RunError
+from pmpjax.train import OptimizerConfig
+from tests.pds.synthetic import write_texts
+
+RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
+
+
+def config(folder):
+    return PDSConfig(
+        source=(str(folder / "wanted.jsonl"), str(folder / "other.jsonl")),
+        target=str(folder / "target.jsonl"),
+        prepare=TextConfig(vocabulary=300, length=32),
+        model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
+        proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
+        solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, every=4, dev_batch=8, learning_rate=0.05),
+        fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
+        pretrain=PretrainConfig(
+            steps=40, batch=8, optimizer=RATE, evaluate_every=4, dev_rows=16, test_rows=16, save_every=8
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
+        write_texts(folder / f"{name}.jsonl", language, count, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, run(config(corpus), out)
+
+
+def test_the_selection_finds_the_targets_language_and_pays(corpus, whole):
+    out, metrics = whole
+    lines = [json.loads(line) for line in (out / "select" / "selected.jsonl").read_text().splitlines()]
+    assert np.mean(["wanted" in line["origin"] for line in lines]) > 0.95
+    assert metrics["scorer_spearman"] > 0.5
+    assert metrics["speedup"][0] > 1
+    assert metrics["final_target_loss"]["pds"][0] < metrics["final_target_loss"]["random"][0]
+    assert 0.35 < metrics["selected_fraction"] <= 0.4
+
+
+def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
+    out, metrics = whole
+    stored = json.loads((out / "metrics.json").read_text())
+    assert {
+        "speedup",
+        "final_target_loss",
+        "scorer_spearman",
+        "selected_fraction",
+        "duplicates_removed",
+        "leaks_removed",
+        "rejected_rows",
+        "stage_seconds",
+        "stage_flops",
+        "verdict",
+    } <= stored.keys()
+    stages = {"prepare", "proxy", "solve", "fit", "score", "select", "pretrain", "evaluate", "report"}
+    assert stored["stage_seconds"].keys() == stages
+    assert all(stored["stage_flops"][name] > 0 for name in ("proxy", "solve", "fit", "score", "pretrain"))
+    assert stored["verdict"] == metrics["verdict"]
+    assert len(pq.read_table(out / "score" / "scores.parquet")) == 150 - metrics["duplicates_removed"]
+
+
+def test_both_arms_start_alike_and_have_equal_budgets(whole):
+    out, _ = whole
+    arms = [dict(np.load(out / "pretrain" / f"{name}-0.npz")) for name in ("pds", "random")]
+    assert arms[0]["test"][0] == arms[1]["test"][0]
+    assert arms[0]["dev"][0] == arms[1]["dev"][0]
+    assert (arms[0]["test"][1:] != arms[1]["test"][1:]).all()
+    np.testing.assert_array_equal(arms[0]["steps"], arms[1]["steps"])
+    assert len(arms[0]["train"]) == len(arms[1]["train"]) == 40
+    for name in ("pds", "random"):
+        assert dict(np.load(out / "pretrain" / f"{name}-0-params.npz"))["trunk/embedding"].shape[1] == 16
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
+from tests.pds.test_pipeline import config
+from pmpjax.pds.pipeline import run
+run(config(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def test_a_run_killed_in_the_middle_of_training_goes_on_to_the_same_results(corpus, whole, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(corpus), str(out)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    checkpoints = out / "pretrain.partial" / "pds-0-checkpoints"
+    while not list(checkpoints.glob("*[0-9]")):
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "pretrain").exists() and not (out / "metrics.json").exists()
+
+    resumed = run(config(corpus), out)
+    assert_equal_runs(whole, (out, resumed))
+    written = (out / "metrics.json").stat().st_mtime_ns
+    params = (out / "pretrain" / "pds-0-params.npz").stat().st_mtime_ns
+    assert run(config(corpus), out)["verdict"] == resumed["verdict"]  # everything is there: nothing is built again
+    assert (out / "pretrain" / "pds-0-params.npz").stat().st_mtime_ns == params
+    assert (out / "metrics.json").stat().st_mtime_ns >= written
+
+
+def assert_equal_runs(one, other):
+    changing = {"stage_seconds"}
+    assert {k: v for k, v in one[1].items() if k not in changing} == {
+        k: v for k, v in other[1].items() if k not in changing
+    }
+    for name in (
+        "proxy/params.npz",
+        "solve/scores.parquet",
+        "fit/params.npz",
+        "score/scores.parquet",
+        "select/selected.jsonl",
+        "pretrain/pds-0.npz",
+        "pretrain/random-0.npz",
+        "pretrain/pds-0-params.npz",
+        "evaluate/curves.png",
+    ):
+        assert (one[0] / name).read_bytes() == (other[0] / name).read_bytes(), name
+
+
+def test_another_setting_in_the_same_folder_is_refused_by_name(corpus, whole):
+    with pytest.raises(RunError, match="seeds"):
+        run(dataclasses.replace(config(corpus), seeds=2), whole[0])

@@ -1,0 +1,79 @@
+"""Evaluation and report: the sentence, the numbers and the page for curves whose answer is known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pmpjax.evaluation import Speedup
+from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
+from pmpjax.pds.report import ReportConfig, build_report, origins
+from tests.pds.synthetic import prepared_corpus
+
+STEPS = np.arange(0, 401, 20)
+
+
+def curves(rates):
+    """One seed a rate: the selected run learns `rate` times as fast as the random one."""
+    fall = {("random", seed): 1.0 for seed in range(len(rates))} | {("pds", s): rate for s, rate in enumerate(rates)}
+    return {
+        key: {"steps": STEPS, "test": 6 - STEPS * rate / 200, "dev": 5 - STEPS * rate / 200, "train": np.zeros(400)}
+        for key, rate in fall.items()
+    }
+
+
+def test_numbers_of_a_known_case(tmp_path):
+    build_evaluate(EvaluateConfig(), curves([2.0, 4.0]), "pds", tmp_path)
+    found = load_evaluation(tmp_path)
+    assert found["speedup"]["test"] == pytest.approx([2, 4])
+    assert found["speedup"]["dev"] == pytest.approx([2, 4])
+    assert found["steps_needed"]["test"] == pytest.approx([200, 100])
+    assert found["final_loss"]["test"]["random"] == pytest.approx([4, 4])
+    assert found["final_loss"]["test"]["pds"] == pytest.approx([2, -2])
+    assert "150 of 400 steps (3.00x" in found["verdict"] and "mean over 2 seeds" in found["verdict"]
+    for suffix, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        assert (tmp_path / "curves").with_suffix(suffix).read_bytes().startswith(magic)
+
+
+def test_a_selection_that_is_worse_is_said_to_be_worse(tmp_path):
+    build_evaluate(EvaluateConfig(), curves([0.5]), "pds", tmp_path)
+    found = load_evaluation(tmp_path)
+    assert found["speedup"]["test"] == [None]
+    assert "never reaches" in found["verdict"]
+
+
+def test_a_seed_that_never_arrives_is_named():
+    text = verdict([Speedup(100.0, 200, 2.0), Speedup(None, 200, None)])
+    assert "1 of 2 seeds it never does" in text
+
+
+def test_the_page_shows_texts_as_text_and_shares_that_add_up(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    texts = pq.read_table(prepared.documents.path).to_pydict()
+    texts["text"][4] = "<script>alert('x')</script>"
+    pq.write_table(pa.table(texts), prepared.documents.path)
+    worth = np.linspace(0, 1, len(prepared.documents.ids))
+    worth[4] = 9.0
+    pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": worth}), tmp_path / "scores.parquet")
+    build_evaluate(EvaluateConfig(), curves([2.0]), "pds", tmp_path)
+    selected = np.arange(0, 60, 2)
+    build_report(
+        dataclasses.replace(ReportConfig(), documents=3),
+        prepared,
+        tmp_path / "scores.parquet",
+        selected,
+        load_evaluation(tmp_path),
+        tmp_path / "curves.png",
+        {"a number": 3},
+        tmp_path,
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert json.loads((tmp_path / "evaluation.json").read_text())["verdict"].replace("'", "&#x27;") in page
+    assert page.index("&lt;script&gt;") < page.index("Worst documents")
+    shares = {name: (before, after) for name, before, after in origins(prepared, selected)}
+    assert shares["docstring"][1] == "100.0%" and shares["code"][1] == "0.0%"
+    assert sum(float(before.rstrip("%")) for before, _ in shares.values()) == pytest.approx(100, abs=0.2)
