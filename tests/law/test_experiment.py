@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pmpjax.law import LawConfig, PerceptronProblem, optimise, run
+from pmpjax.law import LawConfig, PerceptronProblem, compare, optimise, run
 from pmpjax.law.experiment import setting
 from pmpjax.runs import RunError, read_arrays
 
@@ -135,17 +135,25 @@ def test_a_finished_run_is_only_read(whole, monkeypatch):
         run(replace(SMALL, sweeps=25), directory)
 
 
-def test_several_seeds_give_means_and_intervals(tmp_path):
-    config = replace(SMALL, sweeps=4, seeds=(0, 1, 2))
-    metrics = run(config, tmp_path / "run")
-    each = [json.loads((tmp_path / "run" / f"seed-{seed}" / "metrics.json").read_text()) for seed in (0, 1, 2)]
+def test_several_seeds_give_means_and_intervals_and_a_table(tmp_path, monkeypatch):
+    config, directory = replace(SMALL, sweeps=4, seeds=(0, 1)), tmp_path / "mirror"
+    metrics = run(config, directory)
+    each = [json.loads((directory / f"seed-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
     areas = [one["area_under_curve"]["final"] for one in each]
     assert metrics["area_under_curve"]["final"] == pytest.approx(np.mean(areas))
-    assert metrics["per_seed"]["area_under_curve.final"] == areas and metrics["seed"] == [0, 1, 2]
+    assert metrics["per_seed"]["area_under_curve.final"] == areas and metrics["seed"] == [0, 1]
+    assert metrics["per_seed"]["seconds_to.5.5"] == [one["seconds_to"]["5.5"] for one in each]
     low, high = metrics["interval"]["area_under_curve.final"]
-    half = 4.30265 * np.std(areas, ddof=1) / np.sqrt(3)  # Student's t, 97.5%, 2 degrees of freedom
+    half = 12.7062 * np.std(areas, ddof=1) / np.sqrt(2)  # Student's t, 97.5%, 1 degree of freedom
     assert (high - low) / 2 == pytest.approx(half, rel=1e-4)
-    assert metrics.keys() >= DESIGNED and (tmp_path / "run" / "figures" / "seeds.pdf").exists()
+    assert metrics.keys() >= DESIGNED and (directory / "figures" / "seeds.pdf").exists()
+
+    monkeypatch.setattr(optimise, "optimise", lambda *_, **__: pytest.fail("solved again"))
+    rows = compare({"mirror": config}, tmp_path, command="again").splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")]
+    assert [row[:2] for row in cells[2:]] == [["mirror", "0"], ["mirror", "1"], ["**mirror**", "mean"]]
+    assert {len(row) for row in cells} == {len(cells[0])}, "a rectangular table"
+    assert cells[3][3].endswith(f"-> {areas[1]:.1f}") and (tmp_path / "comparison.png").exists()
 
 
 def test_early_stopping_keeps_the_policy_that_was_best_on_the_third_split(tmp_path):
