@@ -106,16 +106,17 @@ class _Evaluated(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """The two compiled functions of `solve`: first(controls) -> (state, status), next(state) -> (state, trial)."""
+    """The two compiled functions of `solve`: (controls or state so far, x_0, inputs) -> (state, trial).
 
-    first: Callable[[PyTree], tuple[SolveState, _Evaluated]]
-    next: Callable[[SolveState], tuple[SolveState, _Evaluated]]
+    The data are arguments, because what a compiled function closes over becomes a constant inside it.
+    """
+
+    first: Callable[[PyTree, PyTree, PyTree], tuple[SolveState, _Evaluated]]
+    next: Callable[[SolveState, PyTree, PyTree], tuple[SolveState, _Evaluated]]
 
 
 def iteration(
     problem: Problem,
-    state: PyTree,
-    inputs: PyTree,
     solver: AbstractSolver,
     adjoint: AbstractAdjoint,
     observe: PyTree,
@@ -127,13 +128,13 @@ def iteration(
     """
     watched = {"gradient": obs.control_gradient, "observe": observe}
 
-    def evaluate(controls: PyTree) -> _Evaluated:
+    def evaluate(controls: PyTree, state: PyTree, inputs: PyTree) -> _Evaluated:
         sweep = costate(problem, state, controls, inputs, adjoint=adjoint, observe=watched)
         gradient = sweep.seen["gradient"]
         return _Evaluated(
             value=sweep.value,
             gradient=gradient,
-            residual=stationarity_residual(problem.prox, controls, gradient),
+            residual=stationarity_residual(problem.prox, controls, gradient, sweep.value),
             gap=frank_wolfe_gap(problem.prox, controls, gradient),
             seen=sweep.seen["observe"],
             status=sweep.health.status,
@@ -141,8 +142,8 @@ def iteration(
             largest_norm=jnp.max(sweep.health.norms),
         )
 
-    def first(controls: PyTree) -> tuple[SolveState, _Evaluated]:
-        found = evaluate(controls)
+    def first(controls: PyTree, state: PyTree, inputs: PyTree) -> tuple[SolveState, _Evaluated]:
+        found = evaluate(controls, state, inputs)
         start = SolveState(
             point=solver.point(problem.prox, controls),
             controls=controls,
@@ -158,10 +159,11 @@ def iteration(
         )
         return start, found
 
-    def following(now: SolveState) -> tuple[SolveState, _Evaluated]:
+    def following(now: SolveState, state: PyTree, inputs: PyTree) -> tuple[SolveState, _Evaluated]:
         point, controls, rule = solver.propose(problem.prox, now.point, now.controls, now.gradient, now.step, now.rule)
-        found = evaluate(controls)
-        predicted = trees.inner(now.gradient, jax.tree.map(jnp.subtract, now.controls, controls))
+        found = evaluate(controls, state, inputs)
+        # Never negative, or a trial uphill would be let through with a small rise of J.
+        predicted = jnp.maximum(trees.inner(now.gradient, jax.tree.map(jnp.subtract, now.controls, controls)), 0.0)
         accepted = (found.status == Status.OK) & (found.value <= now.value - solver.decrease * predicted)
         accepted &= jnp.isfinite(found.value)
         trial = SolveState(
@@ -235,7 +237,7 @@ def solve(
         True
     """
     solver.check(problem.prox)
-    step = iteration(problem, state, inputs, solver, adjoint, observe)
+    step = iteration(problem, solver, adjoint, observe)
     history: list[Record] = []
 
     def report(now: SolveState, trial: _Evaluated, accepted: bool) -> bool:
@@ -259,7 +261,7 @@ def solve(
     if resume is None:
         controls = jax.tree.map(jnp.asarray, controls)
         check_feasible(problem.prox, controls)
-        now, trial = step.first(controls)
+        now, trial = step.first(controls, state, inputs)
         budget -= 1
         if int(trial.status) != Status.OK or not bool(jnp.isfinite(trial.value)):
             what = "state" if int(trial.status) == Status.STATE_NOT_FINITE else "costate"
@@ -273,7 +275,7 @@ def solve(
         if float(now.residual) <= tolerance:
             return solution(now, SolveStatus.CONVERGED)
         before = int(now.accepted)
-        now, trial = step.next(now)
+        now, trial = step.next(now, state, inputs)
         accepted = int(now.accepted) > before
         if report(now, trial, accepted):
             return solution(now, SolveStatus.STOPPED)

@@ -194,7 +194,7 @@ def _load(
     if not path.exists():
         return History(), _Best(), None
     arrays = read_arrays(path)
-    like = jax.eval_shape(iteration(problem, x0, train, solver, _ADJOINT, dict(watched)).first, policy)[0]
+    like = jax.eval_shape(iteration(problem, solver, _ADJOINT, dict(watched)).first, policy, x0, train)[0]
     structure = jax.tree.structure(like)
     state = structure.unflatten([jnp.asarray(arrays[f"state/{index}"]) for index in range(structure.num_leaves)])
     history = History.of(
