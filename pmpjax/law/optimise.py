@@ -123,7 +123,8 @@ def optimise(
             best = _better(best, float(np.sum(curves["holdout"], dtype=np.float64)), now.controls)
         history.add(row | numbers, curves)
         latest = (now.state, best)
-        bar.update(1, loss=now.value, AR=numbers["acceleration_ratio"], residual=now.residual)
+        ratio = numbers["acceleration_ratio"]
+        bar.update(1, loss=now.value, AR="-" if np.isnan(ratio) else ratio, residual=now.residual)
         if clock - saved > _SAVE_SECONDS:
             save()
             saved = time.perf_counter()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pmpjax.runs.interrupt import check
 
@@ -53,10 +53,9 @@ def progress(name: str, total: float | int | None = None) -> Iterator[Bar]:
     if sys.stderr.isatty():
         columns = (
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[shown]}"),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
