@@ -5,13 +5,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from pmpjax.control import observables as obs
 from pmpjax.control import trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
 from pmpjax.control.costate import costate
-from pmpjax.control.dynamics import Problem, bind, objective
+from pmpjax.control.dynamics import Problem, objective
 from pmpjax.control.prox import Prox, check_feasible
 
 
@@ -51,20 +51,23 @@ def spread_of(worth: Float[Array, "... n"], weights: Float[Array, "... n"]) -> S
     )
 
 
-def stationarity_residual(prox: Prox, controls: PyTree, gradient: PyTree) -> Array:
-    """|u - prox(u - s g, s)| / |u| with s = |u| / |g|: dimensionless, zero at a stationary control. A scalar.
+def stationarity_residual(prox: Prox, controls: PyTree, gradient: PyTree, value: ArrayLike) -> Array:
+    """|u - prox(u - s g, s)| / |u| with s = |u| / max(|g|, |J| / 10|u|): dimensionless, zero at a stationary control.
 
-    For the entropic geometry s = 1 / max|g|, the step at which logits move by one.
+    The step is as long as the controls, unless the whole gradient is so small that it could not change J = `value` by
+    a tenth; then the residual falls with the gradient, as it must where no constraint holds it. For controls that
+    are zero |u| counts as 1; for the entropic geometry s = 1 / max|g|, the step at which logits move by one. A scalar.
     """
     size = trees.norm(controls)
-    slope = trees.norm(gradient)
+    size = jnp.where(size > 0, size, 1.0)
     if prox.geometry == "entropic":
-        slope, size_of_step = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(gradient)])), 1.0
+        slope, scale = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(gradient)])), jnp.ones(())
     else:
-        size_of_step = size
-    step = jnp.where(slope > 0, size_of_step / slope, 0.0)
+        slope, scale = trees.norm(gradient), size
+    slope = jnp.maximum(slope, 0.1 * jnp.abs(value) / size)
+    step = jnp.where(slope > 0, scale / slope, 0.0)
     moved = jax.tree.map(lambda u, g: u - prox(prox.coordinates(u) - step * g, step), controls, gradient)
-    return trees.norm(moved) / jnp.where(size > 0, size, 1.0)
+    return trees.norm(moved) / size
 
 
 def frank_wolfe_gap(prox: Prox, controls: PyTree, gradient: PyTree) -> Array:
@@ -164,7 +167,9 @@ def verify(
     observe = {"gradient": obs.control_gradient}
     if problem.cost.running is not None:
         observe["law"] = obs.alignment
-    sweep = jax.jit(lambda u: costate(problem, state, u, inputs, adjoint=adjoint, observe=observe))(controls)
+    sweep = jax.jit(lambda x, u, w: costate(problem, x, u, w, adjoint=adjoint, observe=observe))(
+        state, controls, inputs
+    )
     gradient = sweep.seen["gradient"]
     double = all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(controls))
     tolerance = consistency if consistency is not None else (1e-6 if double else 2e-2)
@@ -179,7 +184,7 @@ def verify(
         check("consistency", error, tolerance, "costate against a directional finite difference of J"),
         check(
             "stationarity",
-            stationarity_residual(problem.prox, controls, gradient),
+            stationarity_residual(problem.prox, controls, gradient, sweep.value),
             stationarity,
             "relative residual of the proximal step",
         ),
@@ -220,8 +225,12 @@ def _finite_difference_error(
     along = jax.tree.map(lambda n, g: n / size + g / jnp.where(slope > 0, slope, 1.0), noise, gradient)
     dtype = jnp.result_type(*jax.tree.leaves(controls))
     length = (float(jnp.finfo(dtype).eps) ** (1 / 3)) * trees.norm(controls) / trees.norm(along)
-    value = jax.jit(lambda e: objective(problem, state, jax.tree.map(lambda u, v: u + e * v, controls, along), inputs))
-    slope_found = (value(length) - value(-length)) / (2 * length)
+    value = jax.jit(lambda u, x, w: objective(problem, x, u, w))
+
+    def moved(distance: Array) -> Array:
+        return value(jax.tree.map(lambda u, v: u + distance * v, controls, along), state, inputs)
+
+    slope_found = (moved(length) - moved(-length)) / (2 * length)
     return jnp.abs(slope_found - trees.inner(gradient, along)) / jnp.where(slope > 0, slope * trees.norm(along), 1.0)
 
 
@@ -236,7 +245,6 @@ def _convexity(
 ) -> Literal["affine", "violated"] | str:
     """Second differences of H_t along u_t + s (v - u_t), s = 0, 1/2, 1, for random feasible v and every t."""
     keys = jax.random.split(key, probes)
-    transition, _, _ = bind(problem, state, controls, inputs)
 
     def curvature(point: obs.Point) -> tuple[Array, Array]:
         def along(probe: Array) -> tuple[Array, Array]:
@@ -249,7 +257,7 @@ def _convexity(
 
             def hamiltonian(s: float) -> Array:
                 u = jax.tree.map(lambda a, b: a + s * (b - a), point.control, other)
-                following, _ = transition.linearize_at(point.state, u, point.input)
+                following = problem.dynamics.step(point.state, u, point.input)
                 running = problem.cost.running
                 cost = 0.0 if running is None else running(point.state, u, point.input)
                 return cost + trees.inner(point.costate_next, trees.split(following)[0])
@@ -261,7 +269,9 @@ def _convexity(
         bends, noise = jax.lax.map(along, keys)
         return bends, noise
 
-    sweep = jax.jit(lambda u: costate(problem, state, u, inputs, adjoint=adjoint, observe=curvature))(controls)
+    sweep = jax.jit(lambda x, u, w: costate(problem, x, u, w, adjoint=adjoint, observe=curvature))(
+        state, controls, inputs
+    )
     bends, rounding = sweep.seen
     if bool(jnp.all(jnp.abs(bends) <= rounding)):
         return "affine"

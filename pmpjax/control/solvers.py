@@ -74,8 +74,9 @@ class ProximalGradient(AbstractSolver):
     """u <- prox(u - s d, s) with d = g = dJ/du, or what an optax rule makes of g.
 
     rule: an optax transformation as the step rule (momentum, Adam, ...), its learning rate 1 or the like, since
-        backtracking scales the update; None is plain gradient. A rule's update need not be a descent direction: where
-        the trial is refused the step shrinks and the rule's state is left as it was.
+        backtracking scales the update; None is plain gradient. Where a rule's update leads uphill (momentum that
+        overshoots) the plain gradient is tried in its place and the rule starts afresh; where a trial is refused the
+        step shrinks and the rule's state is left as it was.
     """
 
     rule: optax.GradientTransformation | None = None
@@ -88,16 +89,23 @@ class ProximalGradient(AbstractSolver):
             return jnp.asarray(self.step, trees.norm(controls).dtype)
         if self.rule is not None:
             return jnp.ones((), trees.norm(controls).dtype)
-        # The update is at first as long as a tenth of the controls.
-        return 0.1 * trees.norm(controls) * _reciprocal(trees.norm(gradient))
+        # The update is at first as long as a tenth of the controls, or 0.1 where they are zero.
+        size = trees.norm(controls)
+        return 0.1 * jnp.where(size > 0, size, 1.0) * _reciprocal(trees.norm(gradient))
 
     def propose(
         self, prox: Prox, point: PyTree, controls: PyTree, gradient: PyTree, step: Array, rule: PyTree
     ) -> tuple[PyTree, PyTree, PyTree]:
-        update = jax.tree.map(jnp.negative, gradient)
+        def moved(update: PyTree) -> PyTree:
+            return jax.tree.map(lambda u, d: prox(prox.coordinates(u) + step * d, step), controls, update)
+
+        trial = moved(jax.tree.map(jnp.negative, gradient))
         if self.rule is not None:
-            update, rule = self.rule.update(gradient, rule, controls)
-        trial = jax.tree.map(lambda u, d: prox(prox.coordinates(u) + step * d, step), controls, update)
+            update, next_rule = self.rule.update(gradient, rule, controls)
+            ruled = moved(update)
+            downhill = trees.inner(gradient, jax.tree.map(jnp.subtract, controls, ruled)) > 0
+            trial = trees.select(downhill, ruled, trial)
+            rule = trees.select(downhill, next_rule, self.init_rule(controls))
         return self.point(prox, trial), trial, rule
 
 
