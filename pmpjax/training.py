@@ -58,7 +58,7 @@ def _desired(loss: Callable[..., Array], state: TrainState, input: PyTree) -> Ar
 
 def training_dynamics(
     losses: Losses,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
     *,
     index: Callable[[PyTree], Array] | None = None,
 ) -> Dynamics:
