@@ -180,7 +180,7 @@ def costate(
             buffers=recorder.record(carry.buffers, point),
             norms=carry.norms.at[t].set(size.astype(carry.norms.dtype)),
             direction_norms=carry.direction_norms.at[t].set(reach.astype(carry.norms.dtype)),
-            costate_step=jnp.where((carry.costate_step < 0) & ~jnp.isfinite(size), t, carry.costate_step),
+            costate_step=jnp.where((carry.costate_step < 0) & ~_finite(lam), t, carry.costate_step),
             state_step=jnp.where(_finite(trees.split(x)[0]), carry.state_step, t),
             unmoved=jax.tree.map(jnp.maximum, carry.unmoved, pulled.unmoved),
         )
@@ -196,4 +196,5 @@ def costate(
 
 
 def _finite(tree: PyTree) -> Array:
-    return jnp.isfinite(trees.norm(tree))
+    # Leaf by leaf, because the square of a large finite number (the costate of a small second moment) overflows.
+    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
