@@ -40,6 +40,7 @@ def norm(tree: PyTree) -> Array:
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:
+    """left + right, leaf by leaf."""
     return jax.tree.map(jnp.add, left, right)
 
 

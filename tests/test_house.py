@@ -1,0 +1,155 @@
+"""The house rules of the design: imports go one way, rooms keep to their business, the README runs."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import pmpjax as pmp
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pmpjax"
+MODULES = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+# control < training < {models, data, runs} < train < {baselines, evaluation} < {law, pds} < cli
+FLOORS = [
+    {"control"},
+    {"training"},
+    {"models", "data", "runs"},
+    {"train"},
+    {"baselines", "evaluation"},
+    {"law", "pds"},
+    {"cli"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+ALIASES = {"second_moments": "training", "__main__": "cli"}
+
+
+def room_of(module):
+    """`pmpjax.law.report` is in `law`; the package's own `__init__` is in none."""
+    parts = module.replace("/", ".").split(".")
+    name = parts[1] if len(parts) > 1 else "__init__"
+    return ALIASES.get(name, name)
+
+
+def imported(tree):
+    """Every module that an import statement names anywhere in a file, those inside functions and types too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+            # `from pmpjax import runs` names a room in its list.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_rooms(tree):
+    names = {room_of(name) for name in imported(tree) if name.split(".")[0] == "pmpjax"}
+    return {name for name in names if name in FLOOR}
+
+
+def may_import(room, other):
+    """A room imports itself and what stands on a lower floor, never a neighbour."""
+    return room == other or FLOOR[other] < FLOOR[room]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    room = room_of(module)
+    tree = ast.parse(MODULES[module].read_text())
+    if room == "__init__":
+        assert own_rooms(tree) <= {"control", "training"}, "the package itself re-exports control and training only"
+        return
+    assert room in FLOOR, f"{module} is in no room of the design"
+    wrong = {other for other in own_rooms(tree) if not may_import(room, other)}
+    assert not wrong, f"{module} imports {wrong}"
+    if room in ("control", "training"):
+        # The flat namespace is built on these two: importing it from them would go in a circle.
+        assert "pmpjax" not in imported(tree)
+
+
+def test_the_walk_sees_what_it_forbids():
+    source = "def f():\n    from pmpjax import runs\n    import pmpjax.pds.solve\n    from pmpjax.law.report import x\n"
+    rooms = own_rooms(ast.parse(source))
+    assert rooms == {"runs", "pds", "law"}
+    assert not any(may_import("training", room) for room in rooms)
+    assert may_import("pds", "evaluation") and not may_import("pds", "law") and not may_import("models", "data")
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in ("control", "training")])
+def test_control_and_training_know_no_flax_and_touch_no_file(module):
+    tree = ast.parse(MODULES[module].read_text())
+    tops = {name.split(".")[0] for name in imported(tree)}
+    assert not tops & {"flax", "pathlib", "os", "io", "shutil", "tempfile", "pickle", "json", "orbax"}
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "open" not in calls
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not attributes & {"save", "savez", "load", "tofile", "write_text", "read_text"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_short(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def prints(tree):
+    """Lines that call print (or write to a standard stream)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "pprint"):
+            yield node.lineno
+        if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"):
+            if isinstance(node.value, ast.Name) and node.value.id == "sys":
+                yield node.lineno
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_and_its_progress_print(module):
+    lines = sorted(prints(ast.parse(MODULES[module].read_text())))
+    assert not lines or module in ("pmpjax/cli", "pmpjax/__main__", "pmpjax/runs/progress"), f"{module}:{lines}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "pmpjax/__main__"])
+def test_modules_and_their_public_names_are_documented(module):
+    tree = ast.parse(MODULES[module].read_text())
+    assert ast.get_docstring(tree), f"{module} has no docstring"
+    if module.endswith("__init__"):
+        return
+    bare = [
+        node.name
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+        if not ast.get_docstring(node)
+    ]
+    assert not bare, f"{module} has public names without a docstring: {bare}"
+
+
+@pytest.mark.parametrize("name", pmp.__all__)
+def test_every_public_name_has_a_docstring(name):
+    found = getattr(pmp, name)
+    text = found.__doc__ or ""
+    assert len(text) > 15
+    # A class that only inherits its text has none of its own.
+    assert not inspect.isclass(found) or "__doc__" in vars(found)
+    # NamedTuple and dataclass write one themselves, such as "Cost(running, terminal)".
+    assert not text.startswith(f"{name}(")
+
+
+def test_public_names_are_all_there_is():
+    public = {name for name in vars(pmp) if not name.startswith("_") and not inspect.ismodule(vars(pmp)[name])}
+    assert public <= set(pmp.__all__)
+    assert sorted(pmp.__all__) == pmp.__all__
+
+
+def test_the_readme_runs():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert blocks, "the README shows no Python"
+    exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_nothing_committed_knows_the_machine():
+    for path in (*MODULES.values(), ROOT / "README.md", ROOT / "pyproject.toml"):
+        assert not re.search(r"/(?:work|home|root|Users)/", path.read_text()), path
