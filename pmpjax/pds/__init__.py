@@ -1,4 +1,5 @@
-"""PDS: one module a stage, each from artifacts to artifacts; `pmpjax.pds.pipeline` runs them all.
+"""PDS: one module a stage, each from artifacts to artifacts; `run` does them all."""
 
-The stages are imported by their modules' names, so that `pmpjax.pds.prepare` does not wait for the models.
-"""
+from pmpjax.pds.pipeline import PDSConfig, run
+
+__all__ = ["PDSConfig", "run"]

@@ -1,6 +1,7 @@
 """The stage `fit`: a scorer that tells an instance's worth from its text."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class FitConfig:
         save_every: steps between checkpoints.
     """
 
-    epochs: int = 4
+    epochs: int = 3
     batch: int = 16
     held_out: float = 0.15
     optimizer: OptimizerConfig = dataclasses.field(
@@ -63,6 +64,11 @@ def build_fit(
     table = pq.read_table(scores).to_pydict()
     rows, score = np.asarray(table["row"]), np.asarray(table["score"], np.float64)
     kept_out = held_out(np.asarray(table["document"]), config.held_out, seed)
+    if kept_out.all():
+        raise ValueError(
+            f"no document of the proxy set is left to train the scorer on: {len(rows)} instances, held-out share "
+            f"{config.held_out}; lower --fit.held-out or give a larger source"
+        )
     mean, deviation = score[~kept_out].mean(), score[~kept_out].std()
     target = ((score - mean) / (deviation or 1.0)).astype(np.float32)
     tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
@@ -106,6 +112,7 @@ def build_fit(
             "flops": forward_flops(decoder_config, (3 * steps * config.batch + len(rows)) * length, output=False),
         },
     )
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def held_out(document: np.ndarray, share: float, seed: int) -> np.ndarray:

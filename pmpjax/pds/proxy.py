@@ -1,6 +1,7 @@
 """The stage `proxy`: a warm proxy language model, theta_0, around which the costate is taken."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, see
         "flops": 3 * forward_flops(decoder_config, config.steps * config.batch * (tokens.shape[1] - 1)),
     }
     write_json(folder / "proxy.json", facts)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def load_proxy(folder: Path) -> Any:

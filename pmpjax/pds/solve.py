@@ -45,11 +45,11 @@ class SolveConfig:
 
     instances: int = 2048
     minimum_tokens: int = 32
-    steps: int = 48
+    steps: int = 32
     batch: int = 16
     learning_rate: float = 0.02
     dev_batch: int = 16
-    every: int = 12
+    every: int = 16
     chunk: int = 32
     largest_growth: float = 1e4
 

@@ -43,7 +43,7 @@ def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
     scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
     pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), tmp_path / "scores.parquet")
     params = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
-    config = FitConfig(epochs=20, batch=8, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5))
+    config = FitConfig(epochs=12, batch=8, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5))
     build_fit(config, MODEL, prepared, tmp_path / "scores.parquet", params, 0, tmp_path, Recorder())
     facts = json.loads((tmp_path / "fit.json").read_text())
     # Two groups, inside which the ranks are noise: 3/4 when the groups are told apart, 0 by chance.
@@ -52,6 +52,13 @@ def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
     assert facts["final_mse"] < 0.2  # 1 for the constant prediction
     predicted = predict(DECODER, load_params(tmp_path / "params"), prepared.dev_rows, prepared.dev_lengths)
     assert (predicted[prepared.dev_lengths >= 6] > 0.5).all()  # the language of the target, in standard deviations
+
+
+def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    pq.write_table(pa.table({"row": [0, 1], "document": [0, 0], "score": [1.0, 2.0]}), tmp_path / "scores.parquet")
+    with pytest.raises(ValueError, match=r"--fit\.held-out"):
+        build_fit(FitConfig(), MODEL, prepared, tmp_path / "scores.parquet", {}, 0, tmp_path, Recorder())
 
 
 def test_predictions_do_not_depend_on_the_batch(tmp_path):
