@@ -86,17 +86,15 @@ def embedded(optimizer):
     """
     random = np.random.default_rng(2)
     table, out = random.normal(size=(ROWS, WIDTH)), random.normal(size=WIDTH)
-    ids = np.stack([random.permutation(2 * np.arange(8) % SEEN).reshape(4, 2) for _ in range(STEPS)])
-    ids[:, :, 1] = (ids[:, :, 0] + 1) % SEEN
+    # Every seen row is in every batch, with another partner each time.
+    ids = np.stack([np.stack([random.permutation(SEEN), random.permutation(SEEN)], axis=1) for _ in range(STEPS)])
     targets, controls = random.normal(size=(STEPS, 4)), random.dirichlet(np.ones(4), size=STEPS)
     desired_ids, desired_targets = np.array([[0, 1], [2, SEEN]]), random.normal(size=2)
 
     def problem(whole_table):
         def losses(params, batch):
             rows = whole_table(params)[batch[0]]
-            return jnp.square(jnp.sum(rows[:, 0] * jnp.tanh(rows[:, 1]), -1) + rows.sum((1, 2)) - batch[1]) * (
-                1 + 0 * params["out"].sum()
-            ) + jnp.square(jnp.tanh(rows[:, 0] @ params["out"]))
+            return jnp.square(jnp.tanh(rows[:, 0] * rows[:, 1]) @ params["out"] - batch[1])
 
         dynamics = pmp.training_dynamics(losses, optimizer)
         cost = pmp.area_under(lambda params: losses(params, (desired_ids, desired_targets)).mean())
@@ -138,9 +136,10 @@ def test_rows_that_training_never_sees_do_not_matter_to_adam(float64, optimizer)
     assert {name: int(n) for name, n in found.health.unmoved.items()} == {"table": (ROWS - SEEN) * WIDTH, "out": 0}
     assert "coordinates without a slope, left out: ['table'] 9" in found.health.describe()
     assert not any(int(n) for n in expected.health.unmoved.values())
-    problem, x0, controls, inputs = part
-    by_autodiff = jax.jit(jax.grad(lambda u: pmp.objective(problem, x0, u, inputs)))(controls)
-    assert relative_error(expected.seen["gradient"], by_autodiff) < 1e-10
+    if optimizer == "adam":
+        problem, x0, controls, inputs = part
+        by_autodiff = jax.jit(jax.grad(lambda u: pmp.objective(problem, x0, u, inputs)))(controls)
+        assert relative_error(expected.seen["gradient"], by_autodiff) < 1e-10
 
 
 def test_optimizers_without_second_moments_count_nothing(float64):
