@@ -46,6 +46,7 @@ FIRST_ORDER = [
     ("simplex", pmp.ProximalGradient(rule=optax.sgd(1.0, momentum=0.5))),
     ("identity", pmp.ProximalGradient(rule=optax.adam(0.1))),
     ("simplex", pmp.MirrorDescent()),
+    ("simplex", pmp.MirrorDescent(rule=optax.sgd(1.0, momentum=0.7), grow=1.25, shrink=0.5)),
     ("box", pmp.FrankWolfe()),
     ("simplex", pmp.FrankWolfe()),
 ]
@@ -162,7 +163,7 @@ def through_a_file(state, folder):
 @pytest.mark.parametrize(
     ("solver", "stored", "done_before"),
     [
-        (pmp.MirrorDescent(step=20.0), through_a_file, (1, 5)),
+        (pmp.MirrorDescent(step=20.0, rule=optax.sgd(1.0, momentum=0.7)), through_a_file, (1, 5)),
         (pmp.ProximalGradient(rule=optax.adam(0.5), step=3.0), through_pickle, (7,)),
         (pmp.FrankWolfe(step=1.0), through_numpy, (3,)),
     ],
