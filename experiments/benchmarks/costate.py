@@ -238,7 +238,8 @@ def main(options: Options) -> None:
     if options.what == "law":
         rows = law_rows(options)
     elif options.what == "decoder":
-        rows = decoder_rows(DecoderShape(), 64, "SGD", ADJOINTS, options)
+        targets = {name: ADJOINTS[name] for name in ("StoreAll", "Linearized", "Checkpointed")}
+        rows = decoder_rows(DecoderShape(), 64, "SGD", targets, options)
     else:
         shape = DecoderShape(layers=2, width=64, vocabulary=256, batch=8, length=32)
         rows = []
