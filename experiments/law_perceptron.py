@@ -23,7 +23,7 @@ MIRROR = LawConfig(
         noise=0.1,
     ),
     solver="mirror",
-    sweeps=300,
+    sweeps=150,
     seeds=(0, 1, 2),
 )
 CONFIGS = {
