@@ -41,6 +41,12 @@ def whole(tmp_path_factory):
     return directory, run(SMALL, directory)
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """`whole` draws them once (a module's fixture comes first); the other runs would spend most of their time on them."""
+    monkeypatch.setattr("pmpjax.law.report.draw", lambda *_: None)
+
+
 @pytest.mark.parametrize("solver", ["mirror", "proximal", "frank-wolfe"])
 def test_every_solver_lowers_the_area_and_stays_feasible(solver, tmp_path):
     metrics = run(replace(SMALL, solver=solver, sweeps=10), tmp_path / "run")
@@ -92,10 +98,9 @@ def test_interrupted_anywhere_it_goes_on_bit_for_bit(whole, tmp_path, monkeypatc
             return False
 
     for after in (3, 9):  # twice, the second time in a run that was resumed
-        monkeypatch.setattr("pmpjax.law.experiment.progress", lambda *_, after=after, **__: Opened(Interrupting(after)))
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("pmpjax.law.experiment.progress", lambda *_, after=after, **__: Opened(Interrupting(after)))
             run(SMALL, tmp_path / "run")
-    monkeypatch.undo()
     assert (tmp_path / "run" / "solve.partial" / "resume.npz").exists()
     run(SMALL, tmp_path / "run")
     assert_same_run(whole[0], tmp_path / "run")
