@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    """`whole` draws them once (a module's fixture comes first); the other runs would spend most of their time on them."""
+    """`whole` draws them once (a module's fixture comes first); the other runs would mostly draw."""
     monkeypatch.setattr("pmpjax.law.report.draw", lambda *_: None)
 
 
