@@ -30,7 +30,7 @@ def uniform(*shape: int) -> Float[Array, "..."]:
         >>> uniform(2, 4).tolist()
         [[0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25]]
     """
-    return jnp.full(shape, 1.0 / shape[-1])
+    return jnp.full(shape, 1.0 / shape[-1], dtype=float)  # a dtype, for a weak type would compile every sweep twice
 
 
 def terminal_loss(loss: Callable[..., Array]) -> Cost:

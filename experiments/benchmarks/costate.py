@@ -241,7 +241,7 @@ def main(options: Options) -> None:
         targets = {name: ADJOINTS[name] for name in ("StoreAll", "Linearized", "Checkpointed")}
         rows = decoder_rows(DecoderShape(), 64, "SGD", targets, options)
     else:
-        shape = DecoderShape(layers=2, width=64, vocabulary=256, batch=8, length=32)
+        shape = DecoderShape(layers=2, width=32, vocabulary=256, batch=8, length=16)
         rows = []
         for steps in options.horizons:
             for optimizer in OPTIMIZERS:
