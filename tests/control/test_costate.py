@@ -14,6 +14,7 @@ from pmpjax import observables as obs
 from tests.oracles import ADJOINTS, OPTIMIZERS, classifier, regulator, relative_error
 
 KINDS = ("varying", "constant", "indexed")
+FEW = (pmp.Linearized(), pmp.Checkpointed(), pmp.Binomial(3))
 
 
 def build(kind, optimizer, steps, dtype):
@@ -131,7 +132,7 @@ def test_terminal_loss_and_a_constant_input(float64):
     dynamics = pmp.training_dynamics(plant.losses, optax.adam(1e-2, eps_root=1e-3))
     problem = pmp.Problem(dynamics, pmp.terminal_loss(plant.desired), input_axis=None)
     batch = jax.tree.map(lambda leaf: leaf[0], plant.batches)
-    for adjoint in ADJOINTS.values():
+    for adjoint in FEW:
         sweep, value, gradient = sweep_and_reference(
             problem, dynamics.init(plant.params), plant.weights, batch, adjoint
         )
@@ -150,7 +151,7 @@ def test_a_state_with_a_random_key(float64):
 
     problem = pmp.Problem(pmp.Dynamics(init, step), pmp.Cost(terminal=lambda state: state["x"] ** 2))
     controls = jnp.linspace(-0.3, 0.4, 10)
-    for adjoint in ADJOINTS.values():
+    for adjoint in FEW:
         sweep = pmp.costate(problem, init(0.7), controls, None, adjoint=adjoint, observe=obs.control_gradient)
         expected = jax.grad(lambda u: pmp.objective(problem, init(0.7), u, None))(controls)
         assert relative_error(sweep.seen, expected) < 1e-13
@@ -173,7 +174,7 @@ def test_vmap_over_initial_states_and_controls(float64):
     def one(controls, adjoint):
         return pmp.costate(problem, x0, controls, inputs, adjoint=adjoint, observe=obs.control_gradient).seen
 
-    for adjoint in (pmp.Linearized(), pmp.Checkpointed(), pmp.Binomial(3)):
+    for adjoint in FEW:
         sweep = functools.partial(one, adjoint=adjoint)
         together = jax.jit(jax.vmap(sweep))(many)
         alone = jax.jit(sweep)
