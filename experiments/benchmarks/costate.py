@@ -234,6 +234,18 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         panels.flat[1].legend(fontsize=6)
 
 
+def save(rows: list[dict[str, Any]], options: Options) -> str:
+    """Write table, numbers and (for the grid) the plot; returns the table."""
+    device = jax.devices()[0]
+    text = f"`python experiments/benchmarks/costate.py {options.what}`, jax {jax.__version__}, {device.platform}, "
+    text += f"medians of {options.rounds} interleaved rounds.\n\n{table(rows)}"
+    write_text(options.out / f"costate_{options.what}.md", text)
+    write_json(options.out / f"costate_{options.what}.json", rows)
+    if options.what == "grid":
+        plot(rows, options.out / "costate_grid.png")
+    return text
+
+
 def main(options: Options) -> None:
     if options.what == "law":
         rows = law_rows(options)
@@ -246,13 +258,8 @@ def main(options: Options) -> None:
         for steps in options.horizons:
             for optimizer in OPTIMIZERS:
                 rows += decoder_rows(shape, steps, optimizer, ADJOINTS, options)
-        plot(rows, options.out / "costate_grid.png")
-    device = jax.devices()[0]
-    head = f"`python experiments/benchmarks/costate.py {options.what}`, jax {jax.__version__}, {device.platform}, "
-    head += f"medians of {options.rounds} interleaved rounds.\n\n"
-    write_text(options.out / f"costate_{options.what}.md", head + table(rows))
-    write_json(options.out / f"costate_{options.what}.json", rows)
-    print(head + table(rows))
+            save(rows, options)  # what is measured so far is kept when a long run is cut off
+    print(save(rows, options))
 
 
 if __name__ == "__main__":
