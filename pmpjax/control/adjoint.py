@@ -8,7 +8,7 @@ loss a step, for SGD with a dev batch as large as the train batch, and in states
 | `Checkpointed()`, the default | 6 | 2 sqrt(T) states |
 | `StoreAll()` | 5 | T states |
 | `Linearized()` | 4 | T linearised steps: for plants that are small beside memory |
-| `Binomial(slots)` | 5 + r, r = repetitions (about 4.4 at T = 4,096 and 12 slots) | `slots` states, whatever T |
+| `Binomial(slots)` | 4 + forward steps a step (4.4 at T = 4,096 and 12 slots) | `slots` states, whatever T |
 """
 
 import abc
