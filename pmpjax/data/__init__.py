@@ -14,6 +14,8 @@ from pmpjax.data.prepared import loss_mask as loss_mask
 from pmpjax.data.rows import document_rows as document_rows
 from pmpjax.data.sources import read_source as read_source
 from pmpjax.data.sources import read_sources as read_sources
+from pmpjax.data.stream import PackedRows as PackedRows
+from pmpjax.data.stream import token_stream as token_stream
 from pmpjax.data.tokenizer import load_tokenizer as load_tokenizer
 from pmpjax.data.tokenizer import train_tokenizer as train_tokenizer
 
@@ -21,6 +23,7 @@ __all__ = [
     "Budget",
     "Document",
     "DocumentTable",
+    "PackedRows",
     "Prepared",
     "Rejection",
     "SourceError",
@@ -33,5 +36,6 @@ __all__ = [
     "packed_rows",
     "read_source",
     "read_sources",
+    "token_stream",
     "train_tokenizer",
 ]
