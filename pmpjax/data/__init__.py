@@ -1,6 +1,7 @@
 """Corpora to tokens to batches: sources, copies, tokenizer, rows, token storage, batch schedules."""
 
 from pmpjax.data.batches import batch_schedule as batch_schedule
+from pmpjax.data.batches import scheduled_batches as scheduled_batches
 from pmpjax.data.documents import Document as Document
 from pmpjax.data.documents import Rejection as Rejection
 from pmpjax.data.documents import SourceError as SourceError
@@ -36,6 +37,7 @@ __all__ = [
     "packed_rows",
     "read_source",
     "read_sources",
+    "scheduled_batches",
     "token_stream",
     "train_tokenizer",
 ]

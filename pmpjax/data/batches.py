@@ -1,5 +1,9 @@
-"""Which instances a step sees: deterministic schedules of indices."""
+"""Which instances a step sees: deterministic schedules of indices, and the batches they name."""
 
+from typing import Any, SupportsIndex
+
+import grain
+import jax
 import numpy as np
 
 
@@ -30,3 +34,33 @@ def batch_schedule(count: int, steps: int, batch: int, *, seed: int, start: int 
     epochs = [np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count) for epoch in range(first, last)]
     stream = np.concatenate([*epochs, np.zeros(0, np.int64)])[begin - first * count : end - first * count]
     return stream.astype(np.int32).reshape(steps, batch)
+
+
+def scheduled_batches(data: Any, schedule: np.ndarray) -> grain.IterDataset:
+    """Batch t is data[schedule[t]], for t = 0 .. steps-1: a Grain dataset whose position is one integer.
+
+    Args:
+        data: pytree of arrays with a leading instance axis, in memory.
+        schedule: [steps, batch] integers (`batch_schedule`).
+
+    >>> batches = scheduled_batches({"x": np.array([5.0, 6.0, 7.0])}, np.array([[2, 0], [1, 1]]))
+    >>> [batch["x"].tolist() for batch in batches]
+    [[7.0, 5.0], [6.0, 6.0]]
+    """
+    source = _Scheduled(jax.tree.map(np.asarray, data), np.asarray(schedule))
+    return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+class _Scheduled:
+    def __init__(self, data: Any, schedule: np.ndarray) -> None:
+        self._data, self._schedule = data, schedule
+
+    def __len__(self) -> int:
+        return len(self._schedule)
+
+    def __repr__(self) -> str:  # grain writes it into messages
+        return f"scheduled_batches(steps={len(self._schedule)})"
+
+    def __getitem__(self, step: SupportsIndex) -> Any:
+        chosen = self._schedule[step.__index__()]
+        return jax.tree.map(lambda leaf: leaf[chosen], self._data)

@@ -1,50 +1,89 @@
-"""Documents from local files: .txt, .jsonl, .jsonl.gz, .parquet, and folders of them."""
+"""Documents from local files: .txt, .jsonl, .jsonl.gz, .parquet, .arrayrecord, and folders of them."""
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from array_record.python.array_record_module import ArrayRecordReader
 
-from pmpjax.data.documents import Document, Rejection, SourceError, fault, pieces
+from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, fault, pieces
 
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet", ".arrayrecord")
 PIECE_BYTES = 4_096
 """A .txt file has no rows: it is cut into pieces of about this size, at blank lines where possible."""
+
+LINE_BYTES = 8 * MAXIMUM_BYTES
+"""A longer line of JSON holds no document (escapes make a text up to six times longer); it is skipped in pieces."""
+
+_RECORDS = 256
+"""Records of an .arrayrecord file that are read at a time."""
 
 
 def read_files(path: Path | str) -> Iterator[Document | Rejection]:
     """Reads the documents of a file, or of all files with a known ending below a folder, in the order of their names.
 
-    .jsonl and .parquet have one document a row, in the field or column `text` (`id` is optional); a .txt file is cut
-    into pieces of about 4 KB. A row that is not UTF-8, empty, too long, of the wrong type or broken comes as a
-    `Rejection` with file and line; so does a file that cannot be read to its end.
+    .jsonl and .parquet have one document a row, in the field or column `text` (`id` is optional). So does .arrayrecord:
+    its records are such JSON objects, or UTF-8 texts where none of the first 256 is one. A .txt file is cut into pieces
+    of about 4 KB. A row that is not UTF-8, empty, too long, of the wrong type or broken comes as a `Rejection` with
+    file and line (record); so does a file that is binary, is not allowed to be read, or cannot be read to its end.
     Raises `SourceError` when nothing is there, or no file has a known ending.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        single, there = path.is_file(), path.exists()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}); allow it, or name another") from error
+    if not there:
         raise SourceError(f"{path} does not exist; give a file or folder of {', '.join(SUFFIXES)}, or installed-docs")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    barred: list[OSError] = []
+    files = [path] if single else _files_below(path, barred)
     files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
-    if not files:
+    if not files and not barred:
         raise SourceError(f"{path} has no file that ends in {', '.join(SUFFIXES)}; convert it, or name another")
+    for error in barred:
+        yield Rejection(Path(error.filename).as_posix(), 0, f"unreadable: {error.strerror}")
     for file in files:
-        name = file.as_posix()
-        label = file.name if path.is_file() else file.relative_to(path).as_posix()
-        try:
-            if file.stat().st_size == 0:
-                yield Rejection(name, 0, "empty")
-            for line, identity, text in _rows(file):
-                reason = text.args[0] if isinstance(text, _Broken) else fault(text)
-                if reason is not None:
-                    yield Rejection(name, line, reason)
-                elif isinstance(text, str):
-                    yield Document(f"{label}:{line if identity is None else identity}", text, f"{name}:{line}", label)
-        except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-            yield Rejection(name, 0, f"unreadable: {error}")
+        yield from read_file(file, file.as_posix(), file.name if single else file.relative_to(path).as_posix())
+
+
+def read_file(file: Path, name: str, label: str) -> Iterator[Document | Rejection]:
+    """Reads one file with a known ending; see `read_files`.
+
+    Args:
+        name: of the file in origins and rejections.
+        label: of the file in ids, and the group of its documents.
+    """
+    line = 0
+    try:
+        if not file.is_file():
+            reason = "not a regular file" if file.exists() else "unreadable: a link to nothing"
+            yield Rejection(name, 0, reason)
+            return
+        if file.stat().st_size == 0:
+            yield Rejection(name, 0, "empty")
+            return
+        for line, identity, text in _rows(file):
+            reason = text.args[0] if isinstance(text, _Broken) else fault(text)
+            if reason is not None:
+                yield Rejection(name, line, reason)
+            elif isinstance(text, str):
+                yield Document(f"{label}:{line if identity is None else identity}", text, f"{name}:{line}", label)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        yield Rejection(name, line + 1 if line else 0, f"unreadable{' from here on' if line else ''}: {reason}")
+
+
+def _files_below(folder: Path, barred: list[OSError]) -> list[Path]:
+    """Everything below a folder that is no folder, sorted; folders that may not be listed go to `barred`."""
+    found = os.walk(folder, onerror=barred.append)
+    return sorted(Path(place, name) for place, _, names in found for name in names)
 
 
 class _Broken(Exception):
@@ -53,19 +92,42 @@ class _Broken(Exception):
 
 def _rows(file: Path) -> Iterator[tuple[int, str | None, object]]:
     """(line, id, text) of each row; the text may be anything, `_Broken` among it."""
-    if file.name.lower().endswith(".txt"):
+    ending = next(suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix))
+    if ending == ".txt":
+        with file.open("rb") as stream:
+            if b"\0" in stream.read(8192):
+                yield 0, None, _Broken("binary: holds zero bytes")
+                return
         for line, data in pieces(file.read_bytes(), PIECE_BYTES):
             if data.strip():
                 yield line, None, _decode(data)
-    elif file.name.lower().endswith(".parquet"):
+    elif ending == ".parquet":
         yield from _parquet_rows(file)
+    elif ending == ".arrayrecord":
+        yield from _record_rows(file)
     else:
-        with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as stream:
-            for line, data in enumerate(stream, 1):
-                yield line, *_json_row(data)
+        with gzip.open(file) if ending == ".jsonl.gz" else file.open("rb") as stream:
+            for line, data in enumerate(_lines(stream), 1):
+                identity, text = (None, data) if isinstance(data, _Broken) else _json_row(data)
+                yield line, identity, text
+
+
+def _lines(stream: BufferedIOBase) -> Iterator[bytes | _Broken]:
+    """The lines of a stream; one that fills no buffer of `LINE_BYTES` is read over, not into memory."""
+    while data := stream.readline(LINE_BYTES):
+        if len(data) < LINE_BYTES or data.endswith(b"\n"):
+            yield data
+            continue
+        size = len(data)
+        while data and not data.endswith(b"\n"):
+            data = stream.readline(LINE_BYTES)
+            size += len(data)
+        yield _Broken(f"too long: a line of {size} bytes, at most {LINE_BYTES}")
 
 
 def _decode(data: bytes) -> str | _Broken:
+    if b"\0" in data:
+        return _Broken(f"binary: a zero byte at {data.index(0)}")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -88,6 +150,49 @@ def _json_row(data: bytes) -> tuple[str | None, object]:
         return None, _Broken(f"no field 'text'; found {', '.join(map(repr, list(row)[:5])) or 'no fields'}")
     identity = row.get("id")
     return (str(identity) if isinstance(identity, str | int) else None), row["text"]
+
+
+def _record_rows(file: Path) -> Iterator[tuple[int, str | None, object]]:
+    """Records by number from 1. A record whose checksum fails costs itself; the format goes on behind it."""
+    records = enumerate(_records(file), 1)
+    first = list(islice(records, _RECORDS))
+    texts = [_json_row(data)[1] for _, data in first if isinstance(data, bytes) and data.strip()]
+    is_json = any(not isinstance(text, _Broken) for text in texts)
+    for part in (first, records):
+        for line, data in part:
+            if isinstance(data, _Broken):
+                yield line, None, data
+            else:
+                identity, text = _json_row(data) if is_json else (None, _decode(data))
+                yield line, identity, text
+
+
+def _records(file: Path) -> Iterator[bytes | _Broken]:
+    reader = ArrayRecordReader(str(file))
+    count = reader.num_records()
+    if not reader.ok():
+        try:
+            reader.close()  # only here does the reader say why it could not open
+        except Exception as error:  # the C++ side raises several types
+            raise OSError(str(error)) from error
+    if count == 0:
+        yield _Broken("empty: no records")
+    for begin in range(0, count, _RECORDS):
+        end = min(begin + _RECORDS, count)
+        try:
+            part: list[bytes | _Broken] = reader.read(begin, end)
+        except Exception:
+            part = [_record(file, number) for number in range(begin, end)]
+        yield from part
+    reader.close()
+
+
+def _record(file: Path, number: int) -> bytes | _Broken:
+    # A reader that has failed once is closed: each record that follows gets its own.
+    try:
+        return ArrayRecordReader(str(file)).read([number])[0]
+    except Exception as error:
+        return _Broken(f"unreadable: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, str | None, object]]:

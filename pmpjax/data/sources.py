@@ -1,15 +1,18 @@
-"""Sources by name: `installed-docs`, `installed-docs:PACKAGE`, `tfds:NAME`, or a local file or folder."""
+"""Sources by name: `installed-docs[:PACKAGES]`, `tfds:NAME`, `hf:NAME`, or a local file or folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pmpjax.data.documents import Document, Rejection, SourceError, digest
 from pmpjax.data.files import read_files
+from pmpjax.data.hub import read_hub
 from pmpjax.data.installed import Budget, fingerprints, harvest, reference
 from pmpjax.data.packages import normal_name
 from pmpjax.data.tfds import read_tfds
 
 INSTALLED = "installed-docs"
+READERS = {"tfds": read_tfds, "hf": read_hub}
+"""By what stands before the colon of a source's name: who reads what stands behind it."""
 
 
 @dataclass
@@ -42,7 +45,8 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
 
     Args:
         name: "installed-docs" (a sample within `budget`), "installed-docs:PACKAGE" (all docstrings of one package),
-            "tfds:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz or .parquet file or of a folder of them.
+            "tfds:NAME[@SPLIT]", "hf:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz, .parquet or .arrayrecord
+            file or of a folder of them.
         exclude: packages that "installed-docs" leaves out (the target's).
         seed: of the sample.
 
@@ -54,11 +58,9 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
     if name == INSTALLED or package is not None:
         found = harvest(budget, exclude=exclude, seed=seed) if package is None else reference(package, budget.minimum)
         corpus = Corpus(found.documents, found.rejected, fingerprints(found.documents, found.versions))
-    elif name.startswith("hf:"):
-        raise SourceError(f"{name}: sources from the Hugging Face hub come with a later version; save it as .parquet")
     else:
-        rows = read_tfds(name.removeprefix("tfds:")) if name.startswith("tfds:") else read_files(name)
-        for row in rows:
+        kind, _, rest = name.partition(":")
+        for row in READERS[kind](rest) if kind in READERS else read_files(name):
             if isinstance(row, Document):
                 corpus.documents.append(row)
             else:

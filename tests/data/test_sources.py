@@ -21,11 +21,6 @@ def test_a_source_without_a_good_row_says_what_was_bad(tmp_path):
         read_sources([], Budget())
 
 
-def test_the_hub_is_refused_by_name():
-    with pytest.raises(SourceError, match=r"hf:some/set.*later version; save it as \.parquet"):
-        read_source("hf:some/set", Budget())
-
-
 def test_ids_are_unique_over_rows_and_sources(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
