@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy import stats
 
-from pmpjax.data import Prepared, batch_schedule
+from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.models import ScorerModel, initialise, with_trunk
 from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
@@ -86,12 +86,14 @@ def build_fit(
         losses,
         adamw(config.optimizer),
         with_trunk(initial, proxy_params),
-        {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
-        batch_schedule(len(train_rows), steps, config.batch, seed=stage_seed(seed, "fit", "order")),
-        evaluate_every=config.save_every,
+        scheduled_batches(
+            {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
+            batch_schedule(len(train_rows), steps, config.batch, seed=stage_seed(seed, "fit", "order")),
+        ),
+        steps,
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
-        progress=lambda done, loss: bar.update(done, mse=loss),
+        progress=lambda report: bar.update(report.steps, mse=report.loss),
     )
     save_params(folder / "params", trained.params)
     predicted = predict(decoder_config, trained.params, tokens, lengths)

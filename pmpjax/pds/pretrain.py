@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pmpjax.data import Prepared, batch_schedule, packed_rows
+from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.evaluation import set_loss, spread_rows
 from pmpjax.models import Decoder, Rows, example_losses, initialise
 from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
 from pmpjax.runs import read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import OptimizerConfig, adamw, save_params, train
+from pmpjax.train import OptimizerConfig, Report, adamw, save_params, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,8 @@ def build_pretrain(
                 losses,
                 optimizer,
                 initialise(decoder, stage_key(seed, "pretrain", "init"), rows.tokens[:1]),
-                Rows(rows.tokens[:count], rows.lengths[:count]),
-                schedule,
+                scheduled_batches(Rows(rows.tokens[:count], rows.lengths[:count]), schedule),
+                config.steps,
                 evaluate=evaluate,
                 evaluate_every=config.evaluate_every,
                 checkpoints=folder / f"{name}-checkpoints",
@@ -128,8 +128,8 @@ def _rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
     return Rows(tokens[full], lengths[full])
 
 
-def _report(bar: Bar, name: str) -> Callable[[int, float], None]:
-    return lambda steps, loss: bar.update(steps, run=name, loss=loss)
+def _report(bar: Bar, name: str) -> Callable[[Report], None]:
+    return lambda report: bar.update(report.steps, run=name, loss=report.loss)
 
 
 def load_curves(folder: Path, selections: dict[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], dict[str, Any]]:

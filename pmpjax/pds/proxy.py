@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pmpjax.data import Prepared, batch_schedule, packed_rows
+from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, Rows, example_losses, initialise
 from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
 from pmpjax.runs import write_json
@@ -42,12 +42,14 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, see
         example_losses(decoder),
         adamw(config.optimizer),
         initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
-        Rows(tokens, lengths),
-        batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
-        evaluate_every=config.save_every,
+        scheduled_batches(
+            Rows(tokens, lengths),
+            batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
+        ),
+        config.steps,
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
-        progress=lambda steps, loss: bar.update(steps, loss=loss),
+        progress=lambda report: bar.update(report.steps, loss=report.loss),
     )
     save_params(folder / "params", trained.params)
     facts: dict[str, Any] = {

@@ -1,7 +1,22 @@
-"""Training: the plain loop, its optimizer, its checkpoints."""
+"""Training: the one loop, its optimizer, its checkpoints, and where its arrays lie."""
 
 from pmpjax.train.checkpoints import Checkpoints, load_params, save_params
 from pmpjax.train.loop import Trained, train
-from pmpjax.train.optimizers import OptimizerConfig, adamw
+from pmpjax.train.mesh import MeshConfig, make_mesh
+from pmpjax.train.optimizers import OptimizerConfig, adamw, rate_schedule
+from pmpjax.train.record import DivergedError, Report
 
-__all__ = ["Checkpoints", "OptimizerConfig", "Trained", "adamw", "load_params", "save_params", "train"]
+__all__ = [
+    "Checkpoints",
+    "DivergedError",
+    "MeshConfig",
+    "OptimizerConfig",
+    "Report",
+    "Trained",
+    "adamw",
+    "load_params",
+    "make_mesh",
+    "rate_schedule",
+    "save_params",
+    "train",
+]

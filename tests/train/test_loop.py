@@ -1,17 +1,26 @@
 """The loop against a plain Python loop, and resumed against uninterrupted."""
 
+import time
+
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from pmpjax.data import batch_schedule
-from pmpjax.train import OptimizerConfig, adamw, load_params, save_params, train
+from pmpjax.data import batch_schedule, scheduled_batches
+from pmpjax.runs import RunError
+from pmpjax.train import DivergedError, OptimizerConfig, adamw, load_params, save_params, train
 
 DATA = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 2), "y": np.arange(12, dtype=np.float32)}
 OPTIMIZER = adamw(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
 SCHEDULE = batch_schedule(12, 10, 4, seed=3)
+STEPS = len(SCHEDULE)
+
+
+def batches():
+    return scheduled_batches(DATA, SCHEDULE)
 
 
 def losses(params, batch):
@@ -26,19 +35,36 @@ def start():
     return {"w": jnp.array([0.3, -0.2]), "b": jnp.array(0.1)}
 
 
+class Sink:
+    """A metrics sink in memory: {step: numbers}, cut at a resume."""
+
+    def __init__(self):
+        self.lines = []
+
+    def resume(self, step):
+        self.lines = [(at, values) for at, values in self.lines if at < step]
+
+    def write(self, step, values):
+        self.lines.append((step, dict(values)))
+
+    def of(self, name):
+        return [(step, values[name]) for step, values in self.lines if name in values]
+
+
 def test_the_loop_does_what_a_plain_loop_does():
-    done = []
+    done, sink = [], Sink()
     trained = train(
         losses,
         OPTIMIZER,
         start(),
-        DATA,
-        SCHEDULE,
+        batches(),
+        STEPS,
         evaluate=evaluate,
         evaluate_every=4,
-        progress=lambda n, _: done.append(n),
+        progress=done.append,
+        metrics=sink,
     )
-    params, state, expected, evaluated = start(), OPTIMIZER.init(start()), [], []
+    params, state, expected, norms, evaluated = start(), OPTIMIZER.init(start()), [], [], []
     step = jax.jit(jax.value_and_grad(lambda p, batch: losses(p, batch).mean()))
     for t, rows in enumerate(SCHEDULE):
         if t % 4 == 0:
@@ -47,51 +73,107 @@ def test_the_loop_does_what_a_plain_loop_does():
         updates, state = OPTIMIZER.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         expected.append(value)
+        norms.append(optax.tree.norm(gradient))
     evaluated.append(evaluate(params))
     np.testing.assert_allclose(trained.losses, expected, rtol=1e-5)
     assert trained.evaluated_at.tolist() == [0, 4, 8, 10]
     for name in ("all", "b"):
         np.testing.assert_allclose(trained.evaluated[name], [float(e[name]) for e in evaluated], rtol=1e-5)
     np.testing.assert_allclose(trained.params["w"], params["w"], rtol=1e-5)
-    assert done == [4, 4, 2]
+    assert sum(report.steps for report in done) == STEPS == done[-1].step
+    assert trained.status == "done" and 0 <= trained.host_wait <= 1 and trained.resumed_at is None
+    assert [step for step, _ in sink.of("loss")] == list(range(STEPS))
+    np.testing.assert_allclose([norm for _, norm in sink.of("gradient_norm")], norms, rtol=1e-5)
+    assert [step for step, _ in sink.of("all")] == [0, 4, 8, 10]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(count):
+    optimizer = optax.sgd(0.01)  # Adam would hide the gradient's size
+    whole = train(losses, optimizer, start(), batches(), STEPS)
+    parts = train(losses, optimizer, start(), batches(), STEPS, accumulate=count)
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.params, whole.params)
+    with pytest.raises(ValueError, match="a batch of 4 is not a multiple of accumulate, 3"):
+        train(losses, optimizer, start(), batches(), STEPS, accumulate=3)
 
 
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("fatal", [1, 2, 3])
+def stopping_at(step):
+    """Losses whose data raise at a batch: the loop has then dispatched the steps before it."""
+
+    class Source:
+        def __len__(self):
+            return STEPS
+
+        def __getitem__(self, index):
+            if index == step:
+                raise Killed
+            return {name: leaf[SCHEDULE[index]] for name, leaf in DATA.items()}
+
+    return grain.MapDataset.source(Source()).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+
+
+@pytest.mark.parametrize("fatal", [2, 5, 9])
 @pytest.mark.parametrize("measure", [evaluate, None])
 def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure):
-    options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4}
-    whole = train(losses, OPTIMIZER, start(), DATA, SCHEDULE, **options)
-    calls = []
-
-    def stop(steps, _):
-        calls.append(steps)
-        if len(calls) == fatal:
-            raise Killed
-
+    options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4, "checkpoints": tmp_path / "a"}
+    sinks, done = [Sink(), Sink()], []
+    whole = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
+    options["checkpoints"] = tmp_path / "b"
     with pytest.raises(Killed):
-        train(losses, OPTIMIZER, start(), DATA, SCHEDULE, checkpoints=tmp_path, progress=stop, **options)
-    done = []
-    again = train(
-        losses,
-        OPTIMIZER,
-        start(),
-        DATA,
-        SCHEDULE,
-        checkpoints=tmp_path,
-        progress=lambda n, _: done.append(n),
-        **options,
-    )
-    jax.tree.map(np.testing.assert_array_equal, again._asdict(), whole._asdict())
-    assert done[0] == (4 if fatal == 3 else 2)  # the checkpoint of step 4 was found, or there was none yet
+        train(losses, OPTIMIZER, start(), stopping_at(fatal), STEPS, metrics=sinks[1], **options)
+    again = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], progress=done.append, **options)
+    assert again.resumed_at == {2: None, 5: 4, 9: 8}[fatal]
+    assert done[0].step >= (again.resumed_at or 0) and sum(report.steps for report in done) == STEPS
+    for name in ("params", "opt_state", "losses", "evaluated_at", "evaluated"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(again, name), getattr(whole, name))
+    for name in ("loss", "gradient_norm", "all"):
+        assert sinks[0].of(name) == sinks[1].of(name)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_is_never_saved(tmp_path):
+    def overflow(params, batch):  # params double each step from 2^120: infinite at step 8
+        return params["w"] * jnp.ones_like(batch["y"])
+
+    doubling = optax.stateless(lambda updates, params: jax.tree.map(jnp.asarray, params))
+    options = {"checkpoints": tmp_path, "save_every": 1}
+    with pytest.raises(DivergedError, match=r"loss is inf at step 8; lower the learning rate"):
+        train(overflow, doubling, {"w": jnp.float32(2.0**120)}, batches(), STEPS, **options)
+    assert max(int(path.name) for path in tmp_path.iterdir()) == 8  # the state before that loss
+    stopped = train(overflow, doubling, {"w": jnp.float32(2.0**120)}, batches(), STEPS, diverged="stop")
+    assert stopped.status == "loss is inf at step 8" and np.isinf(stopped.losses[8])
+
+
+def test_data_that_end_early_and_data_without_a_position_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="the data end after 10 batches, the run has 11 steps"):
+        train(losses, OPTIMIZER, start(), batches(), STEPS + 1)
+    with pytest.raises(ValueError, match="list_iterator has not"):
+        train(losses, OPTIMIZER, start(), list(batches()), STEPS, checkpoints=tmp_path, save_every=4)
+    train(losses, OPTIMIZER, start(), batches(), STEPS, checkpoints=tmp_path, save_every=4)
+    with pytest.raises(RunError, match="a checkpoint of step 8, the run has 5; raise steps"):
+        train(losses, OPTIMIZER, start(), batches(), 5, checkpoints=tmp_path, save_every=4)
+
+
+def test_the_wait_for_slow_data_is_measured():
+    class Slow:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            time.sleep(0.05)
+            return DATA
+
+    slow = grain.MapDataset.source(Slow()).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    assert train(losses, OPTIMIZER, start(), slow, 8).host_wait > 0.7
 
 
 def test_the_callers_parameters_stay_usable():
     params = start()
-    train(losses, OPTIMIZER, params, DATA, SCHEDULE)
+    train(losses, OPTIMIZER, params, batches(), STEPS)
     assert float(params["b"]) == pytest.approx(0.1)
 
 
@@ -103,10 +185,20 @@ def test_parameters_survive_their_file(tmp_path):
 
 def test_the_rate_warms_up_then_stays_and_scales_do_not_decay():
     config = OptimizerConfig(learning_rate=0.1, warmup_steps=2, weight_decay=0.5)
-    optimizer, params = adamw(config), {"matrix": jnp.ones((1, 1)), "scale": jnp.ones(1)}
+    stacked = {"matrix": jnp.ones((1, 1)), "scale": jnp.ones(1), "norm": {"scale": jnp.ones((1, 1))}}
+    optimizer, params = adamw(config), stacked
     state, sizes = optimizer.init(params), []
     for _ in range(5):
         updates, state = optimizer.update(jax.tree.map(lambda p: 0.1 * p, params), state, params)
         sizes.append((float(updates["scale"][0]), float(updates["matrix"][0, 0])))
+        assert float(updates["norm"]["scale"][0, 0]) == sizes[-1][0]
     np.testing.assert_allclose([s for s, _ in sizes], [0, -0.05, -0.1, -0.1, -0.1], atol=1e-6)
     np.testing.assert_allclose([m / s for s, m in sizes[1:]], 1.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("field", [{"learning_rate": 0.0}, {"final_fraction": 1.5}, {"warmup_steps": -1}])
+def test_impossible_settings_of_the_optimizer_are_refused_by_name(field):
+    with pytest.raises(ValueError, match=next(iter(field))):
+        OptimizerConfig(**field)
+    with pytest.raises(ValueError, match="steps 50, warmup_steps 50"):
+        adamw(OptimizerConfig(schedule="cosine"), steps=50)
