@@ -1,12 +1,12 @@
 """Copies and near-copies of texts: exact ones by a normalised hash, near ones by MinHash and an exact check."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pmpjax.data.documents import digest
+from pmpjax.data.documents import Document, SourceError, digest
 
 SHINGLE = 5
 """Words in a shingle; a shorter text is one shingle."""
@@ -142,6 +142,54 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
             for band, key in enumerate(bands[index]):
                 buckets[band].setdefault(key, []).append(index)
     return Copies(kind, original)
+
+
+class Separated(NamedTuple):
+    """What `separate` left of each set, and what it took out.
+
+    Fields:
+        kept: by set, in the order given.
+        copies: copies[a][b] = documents of set a that were taken out as copies of one of set b.
+        exact: the same of exact copies alone.
+    """
+
+    kept: dict[str, list[Document]]
+    copies: dict[str, dict[str, int]]
+    exact: dict[str, dict[str, int]]
+
+
+def separate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Separated:
+    """Takes copies out of sets of documents, inside each and between them: the set that is named first keeps the text.
+
+    Raises `SourceError` where nothing is left of a set.
+
+    >>> one, two = Document("1", "same words", "", ""), Document("2", "other words", "", "")
+    >>> found = separate({"heldout": [one], "source": [one, two]}, 0.7)
+    >>> [document.id for document in found.kept["source"]], found.copies["source"]
+    (['2'], {'heldout': 1, 'source': 0})
+    """
+    names = list(sets)
+    documents = [document for part in sets.values() for document in part]
+    found = find_copies([document.text for document in documents], threshold)
+    member = np.repeat(np.arange(len(names)), [len(part) for part in sets.values()])
+    copies = np.zeros((2, len(names), len(names)), np.int64)
+    for layer, chosen in enumerate((found.kind > 0, found.kind == EXACT)):
+        np.add.at(copies[layer], (member[chosen], member[found.original[chosen]]), 1)
+    kept = {
+        name: [documents[i] for i in np.flatnonzero((member == number) & (found.kind == 0))]
+        for number, name in enumerate(names)
+    }
+    tables = [
+        {name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, layer, strict=True)}
+        for layer in copies
+    ]
+    for name, part in kept.items():
+        if not part:
+            raise SourceError(
+                f"nothing is left of the {name} when copies are taken out ({tables[0][name]}); "
+                f"name a source that does not hold the target, or a target of more documents"
+            )
+    return Separated(kept, *tables)
 
 
 def overlap(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:

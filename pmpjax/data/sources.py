@@ -30,23 +30,23 @@ class Corpus:
     packages: dict[str, dict[str, str | int]] = field(default_factory=dict)
 
 
-def package_of(name: str) -> str | None:
-    """The package of "installed-docs:PACKAGE" in normal form, None for any other source.
+def packages_of(name: str) -> frozenset[str]:
+    """The packages of "installed-docs:PACKAGE[,PACKAGE...]" in normal form, none for any other source.
 
-    >>> package_of("installed-docs:SciPy"), package_of("installed-docs")
-    ('scipy', None)
+    >>> sorted(packages_of("installed-docs:SciPy,optax")), packages_of("installed-docs")
+    (['optax', 'scipy'], frozenset())
     """
-    kind, _, package = name.partition(":")
-    return normal_name(package) if kind == INSTALLED and package else None
+    kind, _, packages = name.partition(":")
+    return frozenset(normal_name(part) for part in packages.split(",") if part) if kind == INSTALLED else frozenset()
 
 
 def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozenset(), seed: int = 0) -> Corpus:
     """Reads one source.
 
     Args:
-        name: "installed-docs" (a sample within `budget`), "installed-docs:PACKAGE" (all docstrings of one package),
-            "tfds:NAME[@SPLIT]", "hf:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz, .parquet or .arrayrecord
-            file or of a folder of them.
+        name: "installed-docs" (a sample within `budget`), "installed-docs:PACKAGE[,PACKAGE...]" (all docstrings of
+            these packages), "tfds:NAME[@SPLIT]", "hf:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz, .parquet
+            or .arrayrecord file or of a folder of them.
         exclude: packages that "installed-docs" leaves out (the target's).
         seed: of the sample.
 
@@ -54,10 +54,15 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
         SourceError: nothing there, a kind that is not known, or not one good row.
     """
     corpus = Corpus()
-    package = package_of(name)
-    if name == INSTALLED or package is not None:
-        found = harvest(budget, exclude=exclude, seed=seed) if package is None else reference(package, budget.minimum)
-        corpus = Corpus(found.documents, found.rejected, fingerprints(found.documents, found.versions))
+    packages = sorted(packages_of(name))
+    if name == INSTALLED or packages:
+        parts = [reference(package, budget.minimum) for package in packages] or [
+            harvest(budget, exclude=exclude, seed=seed)
+        ]
+        for part in parts:
+            corpus.documents += part.documents
+            corpus.rejected += part.rejected
+            corpus.packages |= fingerprints(part.documents, part.versions)
     else:
         kind, _, rest = name.partition(":")
         for row in READERS[kind](rest) if kind in READERS else read_files(name):

@@ -1,7 +1,5 @@
 """The stage `prepare`: sources and target to tokenizer, tokens and document index."""
 
-import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpjax.data.documents import Document, SourceError, digest
-from pmpjax.data.duplicates import EXACT, find_copies, overlap
+from pmpjax.data.documents import Document, SourceError, by_kind, within_budget
+from pmpjax.data.duplicates import overlap, separate
 from pmpjax.data.installed import Budget
 from pmpjax.data.prepared import Prepared as Prepared
 from pmpjax.data.prepared import load_prepared as load_prepared
-from pmpjax.data.sources import Corpus, package_of, read_source, read_sources, split_target
+from pmpjax.data.sources import Corpus, packages_of, read_source, read_sources, split_target
 from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import encode, end_of_document, train_tokenizer
-from pmpjax.runs import atomic, write_json, write_text
+from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.train.corpus import check_numbers, write_rejected
 
 STEPS = 5
 """Units by which `prepare` moves its progress bar on."""
@@ -83,9 +82,7 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
     _check(config)
     target = read_source(config.target, config.budget, seed=config.seed)
     progress.update(1, step="target")
-    package = package_of(config.target)
-    exclude = frozenset() if package is None else frozenset({package})
-    source = read_sources(config.source, config.budget, exclude=exclude, seed=config.seed)
+    source = read_sources(config.source, config.budget, exclude=packages_of(config.target), seed=config.seed)
     progress.update(1, step="source", documents=len(source.documents))
     chosen = _without_copies(config, source, target)
     progress.update(1, step="copies", **{name: count for name, count in chosen.removed.items() if count})
@@ -101,7 +98,7 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         "end_of_document": end_of_document(tokenizer),
         **chosen.removed,
         "rejected_rows": len(source.rejected) + len(target.rejected),
-        "by_kind": _by_kind(chosen.source),
+        "by_kind": by_kind(chosen.source),
         # How much of the test text the source holds all the same, in 5-word pieces: phrases, not copies.
         "test_overlap": float(np.mean(overlap([d.text for d in chosen.test], [d.text for d in chosen.source]))),
     }
@@ -113,8 +110,7 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
     _write_table(folder / "documents.parquet", tables["source"])
     splits = [table.append_column("split", pa.array([name] * len(table))) for name, table in list(tables.items())[1:]]
     _write_table(folder / "target.parquet", pa.concat_tables(splits))
-    lines = [json.dumps(item._asdict(), ensure_ascii=False) + "\n" for item in (*target.rejected, *source.rejected)]
-    write_text(folder / "rejected.jsonl", "".join(lines))
+    write_rejected(folder / "rejected.jsonl", [*target.rejected, *source.rejected])
     write_json(folder / "packages.json", {"source": source.packages, "target": target.packages})
     write_json(folder / "counts.json", counts)
     progress.update(1, step="tokens", tokens=counts["source"]["tokens"])
@@ -124,52 +120,28 @@ def _check(config: PrepareConfig) -> None:
     """Refuses what would otherwise fail only after the sources have been read."""
     if config.length < 2:
         raise SourceError(f"length is {config.length}; a row needs at least 2 tokens to have one to predict")
-    if config.vocabulary < 257:
-        raise SourceError(
-            f"vocabulary is {config.vocabulary}; 256 bytes and the end-of-document token make 257 or more"
-        )
-    if not 0.5 <= config.near <= 1:
-        raise SourceError(f"near is {config.near}; the search for near-copies serves similarities of 0.5 to 1")
+    check_numbers(config.vocabulary, config.near)
 
 
 def _without_copies(config: PrepareConfig, source: Corpus, target: Corpus) -> _Selected:
     """Takes copies out, test before dev before source, then cuts dev and test to their budgets."""
     dev, test = split_target(target.documents, config.seed)
     # The whole target, not the part within the budget: what is not measured on must not be learned from either.
-    documents = [*test, *dev, *source.documents]
-    copies = find_copies([document.text for document in documents], config.near)
-    copy, original = copies.kind > 0, copies.original
-    index = np.arange(len(documents))
-    in_test, in_source = index < len(test), index >= len(test) + len(dev)
-    in_dev = ~in_test & ~in_source
-    of_test, of_target = original < len(test), original < len(test) + len(dev)
+    found = separate({"test": test, "dev": dev, "source": source.documents}, config.near)
+    copies = found.copies
     removed = {
-        "duplicates_removed": int((in_source & copy & ~of_target).sum()),
-        "exact_duplicates_removed": int((in_source & (copies.kind == EXACT) & ~of_target).sum()),
-        "leaks_removed": int((in_source & copy & of_target).sum()),
-        "dev_leaks_removed": int((in_dev & copy & of_test).sum()),
-        "target_duplicates_removed": int(((in_test & copy) | (in_dev & copy & ~of_test)).sum()),
+        "duplicates_removed": copies["source"]["source"],
+        "exact_duplicates_removed": found.exact["source"]["source"],
+        "leaks_removed": copies["source"]["test"] + copies["source"]["dev"],
+        "dev_leaks_removed": copies["dev"]["test"],
+        "target_duplicates_removed": copies["test"]["test"] + copies["dev"]["dev"],
     }
-    kept = [[documents[i] for i in np.flatnonzero(part & ~copy)] for part in (in_source, in_dev, in_test)]
-    for name, part in zip(("source", "dev", "test"), kept, strict=True):
-        if not part:
-            raise SourceError(
-                f"nothing is left of the {name} when copies are taken out ({removed}); "
-                f"name a source that does not hold the target, or a target of more documents"
-            )
     return _Selected(
-        kept[0],
-        _sample(kept[1], config.dev_bytes, config.seed),
-        _sample(kept[2], config.test_bytes, config.seed),
+        found.kept["source"],
+        within_budget(found.kept["dev"], config.dev_bytes, config.seed),
+        within_budget(found.kept["test"], config.test_bytes, config.seed),
         removed,
     )
-
-
-def _sample(documents: Sequence[Document], budget: int, seed: int) -> list[Document]:
-    """Documents in the order of a seeded hash until the budget is spent; at least one."""
-    ordered = sorted(documents, key=lambda document: digest(str(seed), "sample", document.id))
-    spent = np.cumsum([len(document.text.encode()) for document in ordered])
-    return ordered[: max(1, int(np.searchsorted(spent, budget, side="right")))]
 
 
 def _index(documents: Sequence[Document], sequences: list[np.ndarray], length: int) -> tuple[pa.Table, dict[str, Any]]:
@@ -197,18 +169,6 @@ def _index(documents: Sequence[Document], sequences: list[np.ndarray], length: i
         "padding": float(1 - tokens.sum() / (rows.sum() * length)),
     }
     return table, counts
-
-
-def _by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
-    """Documents and bytes by kind of harvested text; files count by their ending."""
-    number: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for document in documents:
-        parts = document.origin.split(":")
-        kind = parts[1] if len(parts) == 3 else Path(parts[0]).suffix.removeprefix(".") or "other"
-        number[kind] += 1
-        size[kind] += len(document.text.encode())
-    return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

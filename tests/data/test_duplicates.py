@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from pmpjax.data.duplicates import EXACT, NEAR, find_copies, jaccard, normalised, overlap, shingles, signatures
+from pmpjax.data.documents import Document, SourceError
+from pmpjax.data.duplicates import (
+    EXACT,
+    NEAR,
+    find_copies,
+    jaccard,
+    normalised,
+    overlap,
+    separate,
+    shingles,
+    signatures,
+)
 
 
 def word_sets(text):
@@ -89,3 +100,26 @@ def test_a_threshold_that_minhash_cannot_serve_is_refused():
 
 def test_no_texts_no_copies():
     assert find_copies([]).kind.shape == (0,)
+
+
+def test_sets_are_separated_in_the_order_of_their_names():
+    texts = mutated_corpus(3)
+    parts = {"first": texts[:60], "second": texts[60:140], "third": texts[140:]}
+    sets = {name: [Document(f"{name}{i}", text, "", "") for i, text in enumerate(part)] for name, part in parts.items()}
+    found = separate(sets, 0.7)
+    copies = find_copies(texts, 0.7)
+    kept = [texts[i] for i in np.flatnonzero(copies.kind == 0)]
+    assert [document.text for part in found.kept.values() for document in part] == kept
+    member = np.repeat([0, 1, 2], [60, 80, len(texts) - 140])
+    for a, name in enumerate(parts):
+        for b, other in enumerate(parts):
+            pairs = (member == a) & (copies.original >= 0) & (member[copies.original] == b)
+            assert found.copies[name][other] == pairs.sum()
+            assert found.exact[name][other] == (pairs & (copies.kind == EXACT)).sum()
+    assert found.copies["first"]["third"] == 0 < found.copies["third"]["first"]
+
+
+def test_a_set_of_which_nothing_is_left_is_named():
+    one = Document("1", "the same words", "", "")
+    with pytest.raises(SourceError, match="nothing is left of the second"):
+        separate({"first": [one], "second": [one]}, 0.7)

@@ -35,6 +35,15 @@ def test_one_package_as_a_source():
     assert set(corpus.packages) == {"optax"} and corpus.packages["optax"]["documents"] == len(corpus.documents)
 
 
+def test_several_packages_as_a_source():
+    corpus = read_source("installed-docs:optax,tyro", Budget())
+    assert list(corpus.packages) == ["optax", "tyro"]
+    assert {document.origin.partition(":")[0] for document in corpus.documents} == {"optax", "tyro"}
+    assert sum(int(found["documents"]) for found in corpus.packages.values()) == len(corpus.documents)
+    with pytest.raises(SourceError, match="has no package 'absent'"):
+        read_source("installed-docs:optax,absent", Budget())
+
+
 def documents(groups):
     return [Document(f"{group}{i}", "text", "origin", group) for i, group in enumerate(groups)]
 
