@@ -61,6 +61,6 @@ class _Scheduled:
     def __repr__(self) -> str:  # grain writes it into messages
         return f"scheduled_batches(steps={len(self._schedule)})"
 
-    def __getitem__(self, step: SupportsIndex) -> Any:
-        chosen = self._schedule[step.__index__()]
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        chosen = self._schedule[index.__index__()]
         return jax.tree.map(lambda leaf: leaf[chosen], self._data)

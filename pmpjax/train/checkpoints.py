@@ -79,8 +79,9 @@ class Checkpoints:
             RunError: a checkpoint is of another program, model, optimizer or identity (naming what differs), or none
                 of them can be read.
         """
-        found = [] if self._checkpointer is None else sorted(c.step for c in self._checkpointer.checkpoints)[::-1]
-        for step in found:
+        if self._checkpointer is None:
+            return None
+        for step in sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True):
             try:
                 stored = self._checkpointer.checkpointables_metadata(step).custom_metadata
                 if not stored:
@@ -93,12 +94,14 @@ class Checkpoints:
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
             )
             try:
-                loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "history": None})
+                # One at a time: of two that are read together, one that fails leaves the other waiting for ever.
+                history = self._checkpointer.load_checkpointables(step, {"history": None})["history"]
+                state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
             except Exception as error:
                 self._note(step, error)
                 continue
             self._whole = step
-            return Restored(step, loaded["state"], jax.tree.map(np.asarray, loaded["history"]), stored["position"])
+            return Restored(step, state, jax.tree.map(np.asarray, history), stored["position"])
         if self.damaged:
             raise RunError(
                 f"no checkpoint in {self._folder} can be read: {'; '.join(self.damaged)}; "

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -90,8 +90,8 @@ def train(
 
     Args:
         losses: (params, batch) -> [B]; the same function object in each call that should share the compilation.
-        batches: a Grain dataset or iterator, whose elements are batches: pytrees of numpy arrays with a leading axis (with a mesh of
-            several processes, each one's share: `pmpjax.train.mesh.data_share`). Its position is checkpointed.
+        batches: a Grain dataset or iterator of batches, pytrees of numpy arrays with a leading axis (where a mesh spans
+            processes, each one's share: `pmpjax.train.mesh.data_share`). Its position is checkpointed.
         evaluate: params -> scalars by name; called at steps 0, `evaluate_every`, 2 `evaluate_every`, ... and the last.
         checkpoints: folder for Orbax checkpoints; a run that finds one there goes on from the newest, bit for bit.
         save_every: steps between checkpoints; 0 keeps none. A Ctrl-C noted by `pmpjax.runs.interrupt` saves one too.
@@ -115,7 +115,7 @@ def train(
     grid = np.unique(np.append(np.arange(0, steps, max(every, 1)), steps))
     advance = _step(losses, optimizer, accumulate, mesh)
     measure = None if evaluate is None else _jitted(evaluate)
-    iterator = iter(batches)
+    iterator: Any = iter(batches)
 
     # Copies, because the step gives its arguments' memory away, and the caller keeps his parameters.
     params = place(params, mesh)
@@ -167,7 +167,7 @@ def train(
                 done += 1
                 begin = time.perf_counter()
                 batch = ends.fetch(done)
-                if values["loss"].is_ready():
+                if values["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
                     record.waited(time.perf_counter() - begin)
                 if len(in_flight) > _AHEAD:
                     # Without this the host would run ahead by any number of batches, all of them in memory.
@@ -192,7 +192,7 @@ def train(
 class _Ends:
     """The two ends of the data: batches onto the devices, and the position from which the newest one was read."""
 
-    def __init__(self, iterator: Iterator[Any], mesh: Mesh | None, steps: int, saving: bool) -> None:
+    def __init__(self, iterator: Any, mesh: Mesh | None, steps: int, saving: bool) -> None:
         self._iterator, self._mesh, self._steps, self._saving = iterator, mesh, steps, saving
         self.position: Any = None
         if saving and not hasattr(iterator, "get_state"):
@@ -205,7 +205,7 @@ class _Ends:
         if step == self._steps:
             return None
         if self._saving:
-            self.position = self._iterator.get_state()  # pyright: ignore[reportAttributeAccessIssue]
+            self.position = self._iterator.get_state()
         try:
             return place_batch(next(self._iterator), self._mesh)
         except StopIteration as error:

@@ -42,7 +42,7 @@ class MeshConfig:
             )
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh [data, fsdp, tensor] of these devices (all of them when None).
 
     Raises:
