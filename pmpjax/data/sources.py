@@ -1,6 +1,6 @@
-"""Sources by name: `installed-docs[:PACKAGES]`, `tfds:NAME`, `hf:NAME`, or a local file or folder."""
+"""Sources by name: `installed-docs[:PACKAGES]`, `tfds:`, `hf:`, stories, or a local file or folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pmpjax.data.documents import Document, Rejection, SourceError, digest
@@ -8,11 +8,10 @@ from pmpjax.data.files import read_files
 from pmpjax.data.hub import read_hub
 from pmpjax.data.installed import Budget, fingerprints, harvest, reference
 from pmpjax.data.packages import normal_name
+from pmpjax.data.stories import GRAMMAR, TINYSTORIES, generate_stories, grammar_count, read_tinystories
 from pmpjax.data.tfds import read_tfds
 
 INSTALLED = "installed-docs"
-READERS = {"tfds": read_tfds, "hf": read_hub}
-"""By what stands before the colon of a source's name: who reads what stands behind it."""
 
 
 @dataclass
@@ -45,10 +44,11 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
 
     Args:
         name: "installed-docs" (a sample within `budget`), "installed-docs:PACKAGE[,PACKAGE...]" (all docstrings of
-            these packages), "tfds:NAME[@SPLIT]", "hf:NAME[@SPLIT]", or the path of a .txt, .jsonl, .jsonl.gz, .parquet
-            or .arrayrecord file or of a folder of them.
+            these packages), "tfds:NAME[@SPLIT]", "hf:NAME[@SPLIT]", "tinystories[@SPLIT]" (downloaded),
+            "story-grammar[:COUNT]" (generated from the seed), or the path of a .txt, .jsonl, .jsonl.gz, .parquet or
+            .arrayrecord file or of a folder of them.
         exclude: packages that "installed-docs" leaves out (the target's).
-        seed: of the sample.
+        seed: of the sample of "installed-docs" and of generated stories.
 
     Raises:
         SourceError: nothing there, a kind that is not known, or not one good row.
@@ -64,8 +64,7 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
             corpus.rejected += part.rejected
             corpus.packages |= fingerprints(part.documents, part.versions)
     else:
-        kind, _, rest = name.partition(":")
-        for row in READERS[kind](rest) if kind in READERS else read_files(name):
+        for row in _read_rows(name, seed):
             if isinstance(row, Document):
                 corpus.documents.append(row)
             else:
@@ -75,6 +74,20 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
         raise SourceError(f"{name} has no good row{f', the first bad ones are {reasons}' if reasons else ''}; mend it")
     corpus.documents = _with_unique_ids(corpus.documents)
     return corpus
+
+
+def _read_rows(name: str, seed: int) -> Iterator[Document | Rejection]:
+    kind, _, rest = name.partition(":")
+    data_set, _, split = name.partition("@")
+    if kind == "tfds":
+        return read_tfds(rest)
+    if kind == "hf":
+        return read_hub(rest)
+    if kind == GRAMMAR:
+        return generate_stories(grammar_count(rest), seed)
+    if data_set == TINYSTORIES:
+        return read_tinystories(split)
+    return read_files(name)
 
 
 def read_sources(
