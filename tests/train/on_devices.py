@@ -1,0 +1,68 @@
+"""Runs in processes of its own: `python -m tests.train.on_devices '{...}'` trains a tiny decoder and prints its losses.
+
+Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, checkpoints, save_every, process,
+processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": [parts of the embedding, ...]}.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from pmpjax.data import token_stream
+from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.train import MeshConfig, OptimizerConfig, adamw, make_mesh, train
+from pmpjax.train.mesh import check_mesh, data_share
+
+CONFIG = DecoderConfig(vocabulary=64, width=16, layers=2, heads=4, key_value_heads=2, hidden=32, tied_embeddings=False)
+BATCH = 16
+
+
+class Source:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return np.random.default_rng(int(index)).integers(64, size=17).astype(np.int32)
+
+
+def run(settings, sizes):
+    decoder = Decoder(CONFIG)
+    params = initialise(decoder, jax.random.key(0), np.zeros((1, 4), np.int32))
+    mesh, (process, processes) = None, (0, 1)
+    if sizes is not None:
+        mesh = make_mesh(MeshConfig(*sizes))
+        check_mesh(mesh, CONFIG, BATCH, settings.get("accumulate", 1))
+        process, processes = data_share(mesh)
+    stream = token_stream(Source(), batch=BATCH, seed=1, process=process, processes=processes)
+    return train(
+        example_losses(decoder),
+        adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=3)),
+        jax.tree.map(np.asarray, params),
+        stream.map(lambda tokens: Rows(tokens, np.full(len(tokens), 17, np.int32))),
+        settings["steps"],
+        mesh=mesh,
+        accumulate=settings.get("accumulate", 1),
+        checkpoints=settings.get("checkpoints"),
+        save_every=settings.get("save_every", 0),
+    )
+
+
+def main(settings):
+    if settings.get("processes", 1) > 1:
+        jax.distributed.initialize(f"127.0.0.1:{settings['port']}", settings["processes"], settings["process"])
+    trained = [run(settings, sizes) for sizes in settings["meshes"]]
+    parts = [
+        len({str(index) for index in one.params["trunk"]["embedding"].sharding.devices_indices_map((64, 16)).values()})
+        for one in trained
+    ]
+    print(
+        json.dumps(
+            {"losses": [t.losses.tolist() for t in trained], "resumed_at": trained[-1].resumed_at, "sharded": parts}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
