@@ -8,7 +8,7 @@ from pmpjax.data.documents import Document, Rejection, SourceError, fault
 
 
 def read_tfds(name: str) -> Iterator[Document | Rejection]:
-    """Reads the feature `text` of a data set in ArrayRecord format.
+    """Reads the feature `text` of a data set in ArrayRecord format, and `id`, `origin` and `group` where it has them.
 
     Args:
         name: what `tfds.data_source` takes ("ag_news_subset", "wiki40b/en:1.3.0"), or the folder of a data set that is
@@ -38,13 +38,15 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
         if "text" not in row:
             raise SourceError(f"tfds:{name} has no feature 'text', its features are {', '.join(row)}; choose another")
         line = index + 1
-        text = row["text"]
+        given = {"id": f"{place}@{split}:{line}", "origin": f"tfds:{name}:{line}", "group": f"{place}@{split}"}
         try:
-            text = text.decode("utf-8") if isinstance(text, bytes) else text
-            reason = fault(text)
+            for field in Document._fields:
+                if field in row:
+                    given[field] = row[field].decode("utf-8") if isinstance(row[field], bytes) else row[field]
+            reason = fault(given["text"])
         except UnicodeDecodeError as error:
             reason = f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
         if reason is not None:
             yield Rejection(f"tfds:{name}", line, reason)
         else:
-            yield Document(f"{place}@{split}:{line}", str(text), f"tfds:{name}:{line}", f"{place}@{split}")
+            yield Document(**{field: str(value) for field, value in given.items()})
