@@ -12,11 +12,12 @@ from scipy import stats
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.models import ScorerModel, initialise, with_trunk
-from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
+from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train import OptimizerConfig, adamw, save_params, train
+from pmpjax.train.model import ModelConfig, forward_flops
 
 
 @dataclasses.dataclass(frozen=True)

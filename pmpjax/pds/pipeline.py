@@ -7,7 +7,6 @@ from typing import Any
 
 from pmpjax.baselines import random
 from pmpjax.data import Budget, load_prepared
-from pmpjax.pds.common import ModelConfig
 from pmpjax.pds.evaluate import BASELINE, EvaluateConfig, build_evaluate, load_evaluation
 from pmpjax.pds.fit import FitConfig, build_fit
 from pmpjax.pds.prepare import STEPS, PrepareConfig, prepare
@@ -20,6 +19,7 @@ from pmpjax.pds.solve import SolveConfig, build_solve
 from pmpjax.runs import open_run, write_json
 from pmpjax.runs.progress import progress
 from pmpjax.train import load_params
+from pmpjax.train.model import ModelConfig
 
 METHOD = "pds"
 

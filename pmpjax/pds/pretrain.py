@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.evaluation import set_loss, spread_rows
 from pmpjax.models import Decoder, Rows, example_losses, initialise
-from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
+from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train import OptimizerConfig, Report, adamw, save_params, train
+from pmpjax.train.heldout import set_loss, spread_rows
+from pmpjax.train.model import ModelConfig, forward_flops
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, Rows, example_losses, initialise
-from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_key, stage_seed
+from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train import OptimizerConfig, adamw, load_params, save_params, train
+from pmpjax.train.model import ModelConfig, forward_flops
 
 
 @dataclasses.dataclass(frozen=True)

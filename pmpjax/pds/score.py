@@ -15,9 +15,9 @@ from jaxtyping import Array
 from pmpjax.baselines import Scorer
 from pmpjax.data import Prepared
 from pmpjax.models import DecoderConfig, ScorerModel
-from pmpjax.pds.common import ModelConfig, forward_flops
 from pmpjax.runs import atomic, read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.train.model import ModelConfig, forward_flops
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,10 @@ from pmpjax import observables as obs
 from pmpjax.control.conditions import frank_wolfe_gap, spread_of
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows, example_losses
-from pmpjax.pds.common import ModelConfig, forward_flops, stage_generator, stage_seed
+from pmpjax.pds.common import stage_generator, stage_seed
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.train.model import ModelConfig, forward_flops
 
 
 class SweepError(ValueError):

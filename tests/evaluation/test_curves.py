@@ -1,12 +1,9 @@
-"""Speed-up and intervals on curves whose answer is known in closed form; the loss of a set against its definition."""
+"""Speed-up and intervals on curves whose answer is known in closed form."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pmpjax.evaluation import estimate, set_loss, smooth, speedup, spread_rows, steps_to_reach
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.evaluation import estimate, smooth, speedup, steps_to_reach
 
 STEPS = np.arange(0, 1001, 10)
 
@@ -53,20 +50,3 @@ def test_intervals_cover_the_mean_95_times_in_100():
     covered = [abs(found.mean - 2.0) <= found.half_width for found in map(estimate, draws)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
     assert estimate([4.0]) == (4.0, None)
-
-
-def test_the_loss_of_a_set_weighs_every_label_alike_whatever_the_chunk():
-    decoder = Decoder(DecoderConfig(13, 8, 1, 2, 1, 16))
-    tokens = jax.random.randint(jax.random.key(0), (7, 6), 0, 13)
-    rows = Rows(tokens, jnp.array([6, 2, 3, 6, 1, 4, 6]))
-    params = initialise(decoder, jax.random.key(1), tokens)
-    labels = np.asarray(rows.lengths) - 1
-    expected = np.dot(jax.jit(example_losses(decoder))(params, rows), labels) / labels.sum()
-    for chunk in (3, 7):
-        np.testing.assert_allclose(jax.jit(set_loss(decoder, rows, chunk))(params), expected, rtol=1e-5)
-
-
-def test_spread_rows_takes_all_when_there_are_few():
-    rows = Rows(np.arange(12).reshape(6, 2), np.full(6, 2))
-    np.testing.assert_array_equal(spread_rows(rows, 99).tokens, rows.tokens)
-    assert len(spread_rows(rows, 3).lengths) == 3

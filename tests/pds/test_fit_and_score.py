@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, ScorerModel, initialise
-from pmpjax.pds.common import ModelConfig
 from pmpjax.pds.fit import FitConfig, build_fit, correlation, held_out
 from pmpjax.pds.score import ScoreConfig, build_score, document_scores, predict, stored_scorer
 from pmpjax.train import OptimizerConfig, load_params
+from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)

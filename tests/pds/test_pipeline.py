@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.pds.common import ModelConfig
 from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.pipeline import PDSConfig, TextConfig, run
 from pmpjax.pds.pretrain import PretrainConfig
@@ -20,6 +19,7 @@ from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.solve import SolveConfig
 from pmpjax.runs import RunError
 from pmpjax.train import OptimizerConfig
+from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import write_texts
 
 RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.common import ModelConfig
 from pmpjax.pds.solve import SolveConfig, Step, SweepError, build_solve, draw_instances, score_instances
+from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import LENGTH, VOCABULARY, Recorder, prepared_corpus
 
 CONFIG = SolveConfig(instances=40, minimum_tokens=6, steps=6, batch=3, learning_rate=0.3, dev_batch=4, every=1, chunk=4)
