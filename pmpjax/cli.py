@@ -192,6 +192,40 @@ def _pds_run(arguments: list[str], name: str, announce: Callable[[Path], None]) 
     return 0
 
 
+def _train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
+    from pmpjax.train.pretraining import TrainConfig, run
+
+    config, out = _parse(
+        TrainConfig,
+        TrainConfig(),
+        arguments,
+        name,
+        "Trains a decoder on text, and measures it on text held out.",
+        "runs/train",
+    )
+    announce(out)
+    metrics = run(config, out)
+    epochs = metrics["tokens_seen"] / metrics["corpus"]["train"]["tokens"]
+    rows = {
+        "held-out loss, nats a token": f"{metrics['heldout_loss']:.4f}",
+        "held-out bits a byte": f"{metrics['heldout_bits_per_byte']:.4f}",
+        "training loss": f"{metrics['train_loss']:.4f}",
+        "parameters": f"{metrics['parameters']:,}",
+        "tokens seen": f"{metrics['tokens_seen']:,} ({epochs:.2f} epochs)",
+    }
+    if metrics["tokens_per_second"] is not None:
+        rows["tokens a second"] = (
+            f"{metrics['tokens_per_second']:,.0f} (utilisation {metrics['utilisation']:.1%}, "
+            f"waiting for data {metrics['host_wait']:.1%})"
+        )
+    if metrics["damaged_checkpoints"]:
+        rows["damaged checkpoints passed over"] = str(metrics["damaged_checkpoints"])
+    rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
+    rows |= {"curves": str(out / "train" / "metrics"), "metrics": str(out / "metrics.json")}
+    _table("train", rows)
+    return 0
+
+
 def _table(title: str, rows: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -258,6 +292,7 @@ def _sweep_error() -> float:
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", _pds_run),
+    ("train",): Command("train a decoder on text: resumable, on one device or a mesh", _train),
     ("law", "perceptron"): Command(
         "the Learning Law on the perceptron: policy, acceleration, figures", _law_perceptron
     ),

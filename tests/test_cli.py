@@ -11,6 +11,7 @@ import pytest
 
 from pmpjax import cli
 from pmpjax.cli import main
+from tests.pds.synthetic import write_texts
 
 TINY = ["--problem.train", "64", "--problem.steps", "40", "--problem.dimension", "16", "--sweeps", "4"]
 
@@ -117,3 +118,51 @@ def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["acceleration_ratio"] >= 5.5
     assert seconds < 60, "20 s on two free cores; three times that on a busy machine"
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    for name, count, seed in (("train", 60, 0), ("heldout", 20, 1)):
+        write_texts(folder / f"{name}.jsonl", 0, count, seed)
+    return folder
+
+
+def training(texts, *options):
+    sizes = "--model.width 16 --model.layers 1 --model.heads 2 --model.key-value-heads 1 --model.hidden 32"
+    run = "--length 16 --batch 8 --steps 20 --evaluate-every 10 --save-every 8 --optimizer.warmup-steps 5"
+    corpus = ["--corpus.source", texts / "train.jsonl", "--corpus.heldout", texts / "heldout.jsonl"]
+    return [*map(str, corpus), "--corpus.vocabulary", "300", *sizes.split(), *run.split(), *map(str, options)]
+
+
+def test_train_says_what_it_measured_and_what_the_user_can_mend(texts, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", *training(texts, "--out", out)]) == 0
+    shown = capsys.readouterr()
+    assert "held-out bits a byte" in shown.out and "tokens a second" in shown.out
+    assert "train: 20/20" in shown.err and "MFU" in shown.err
+    assert json.loads((out / "metrics.json").read_text())["tokens_seen"] == 20 * 8 * 16
+    for options, message in (
+        (["--steps", "30", "--out", out], "steps: 20 before, 30 now"),
+        (["--mesh.data", "3", "--out", tmp_path / "b"], "a mesh of data 3 x fsdp 1 x tensor 1 does not fit 1 devices"),
+        (["--batch", "7", "--accumulate", "2"], "batch 7 is not a multiple of accumulate, 2"),
+        (["--corpus.source", tmp_path / "none", "--out", tmp_path / "c"], "none does not exist"),
+        (["--optimizer.learning-rate", "1e30", "--out", tmp_path / "d"], "lower the learning rate"),
+    ):
+        assert main(["train", *training(texts, *options)]) == 2
+        err = capsys.readouterr().err
+        assert message in err and "Traceback" not in err, err
+
+
+def test_train_interrupted_saves_a_checkpoint_and_goes_on_from_there(texts, tmp_path):
+    line = command("train", *training(texts, "--steps", 100_000, "--save-every", 100_000, "--out", tmp_path / "run"))
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = tmp_path / "run" / "train.partial" / "metrics" / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "the same command goes on from there" in err and "Traceback" not in err, err
+    (saved,) = (tmp_path / "run" / "train.partial" / "checkpoints").iterdir()
+    assert int(saved.name) > 0

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pmpjax.data.documents import Document, Rejection, SourceError, by_kind, digest, within_budget
+from pmpjax.data.documents import Document, Rejection, SourceError, digest, within_budget
 from pmpjax.data.duplicates import overlap, separate
-from pmpjax.data.installed import Budget
+from pmpjax.data.installed import Budget, by_kind
 from pmpjax.data.sources import packages_of, read_source, read_sources
 from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import (
@@ -39,6 +39,8 @@ class CorpusConfig:
             story-grammar.
         heldout: one source to measure on; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source, and so is
             every copy of a held-out text.
+        source_bytes: at most this much text of the source, a random part of it; None takes all. Copies are searched in
+            memory, which takes some twenty times the text.
         heldout_bytes: at most this much held-out text.
         tokenizer: path of any tokenizer.json; None trains byte-level BPE on the source.
         end_token: the token of that tokenizer that ends a document, "<|endoftext|>" or "</s>" in many.
@@ -50,6 +52,7 @@ class CorpusConfig:
 
     source: tuple[str, ...] = ("installed-docs",)
     heldout: str = "installed-docs:scipy"
+    source_bytes: int | None = None
     heldout_bytes: int = 500_000
     tokenizer: str | None = None
     end_token: str = END_OF_DOCUMENT
@@ -85,7 +88,10 @@ def build_corpus(config: CorpusConfig, folder: Path, progress: Bar) -> None:
     progress.update(1, step="held-out text", documents=len(heldout.documents))
     source = read_sources(config.source, config.budget, exclude=packages_of(config.heldout), seed=config.seed)
     progress.update(1, step="source", documents=len(source.documents))
-    found = separate({"heldout": heldout.documents, "source": source.documents}, config.near)
+    part = source.documents
+    if config.source_bytes is not None:
+        part = within_budget(part, config.source_bytes, config.seed)
+    found = separate({"heldout": heldout.documents, "source": part}, config.near)
     removed = {
         "duplicates_removed": found.copies["source"]["source"],
         "exact_duplicates_removed": found.exact["source"]["source"],

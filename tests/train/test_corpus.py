@@ -124,6 +124,24 @@ def test_copies_leaks_and_bad_rows_are_counted(pile, tmp_path):
     assert counts["train"]["documents"] == 55 and counts["heldout"]["documents"] == 10
 
 
+def test_a_part_of_the_source_by_bytes(pile, tmp_path):
+    for name, size in (("all", 10**6), ("part", 5_000)):
+        build_corpus(config_of(pile, source_bytes=size), tmp_path / name, Recorder())
+    build_corpus(config_of(pile), tmp_path / "none", Recorder())
+    assert sorted(texts_of(tmp_path / "all", "train")) == sorted(texts_of(tmp_path / "none", "train"))
+    part = texts_of(tmp_path / "part", "train")
+    assert 10 < len(part) < 55 and set(part) < set(texts_of(tmp_path / "all", "train"))
+    assert 4_000 < counts_of(tmp_path / "part")["train"]["bytes"] <= 5_000
+
+
+def test_stories_are_held_out_of_stories(tmp_path):
+    config = CorpusConfig(source=("story-grammar:200",), heldout="story-grammar:20", vocabulary=400)
+    build_corpus(config, tmp_path, Recorder())
+    counts = counts_of(tmp_path)
+    assert counts["leaks_removed"] == counts["heldout"]["documents"] == 20 and counts["train"]["documents"] == 180
+    assert set(counts["by_kind"]) == {"story-grammar"}
+
+
 def test_documents_come_in_a_seeded_random_order(pile, tmp_path):
     orders = []
     for number, seed in enumerate((0, 0, 1)):
