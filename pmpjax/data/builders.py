@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from pmpjax.data.documents import Document, SourceError, digest
-from pmpjax.data.installed import Budget
+from pmpjax.data.installed import KINDS, Budget
 from pmpjax.data.sources import INSTALLED, read_sources
 
 HELDOUT_SHARE = 0.05
@@ -144,4 +144,4 @@ def hold_out(
 def _unit(document: Document) -> str:
     """What must not be torn: the package of "package:kind:place", the group of anything else."""
     package, *rest = document.origin.split(":")
-    return package if len(rest) == 2 and "/" not in package else document.group
+    return package if len(rest) == 2 and rest[0] in KINDS else document.group

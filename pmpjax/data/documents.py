@@ -1,9 +1,7 @@
 """The unit of selection: a document, and the reasons why a piece of data does not become one."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -112,20 +110,3 @@ def within_budget(documents: Sequence[Document], budget: int, seed: int) -> list
     ordered = sorted(documents, key=lambda document: digest(str(seed), "sample", document.id))
     spent = np.cumsum([len(document.text.encode()) for document in ordered])
     return ordered[: max(1, int(np.searchsorted(spent, budget, side="right")))]
-
-
-def by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
-    """Documents and bytes by kind of harvested text; files count by their ending.
-
-    >>> by_kind([Document("1", "four", "scipy:docstring:scipy.stats", "g"), Document("2", "six", "a/b.txt:7", "g")])
-    {'docstring': {'documents': 1, 'bytes': 4}, 'txt': {'documents': 1, 'bytes': 3}}
-    """
-    number: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for document in documents:
-        parts = document.origin.split(":")
-        harvested = len(parts) == 3 and "/" not in parts[1]
-        kind = parts[1] if harvested else Path(parts[max(len(parts) - 2, 0)]).suffix.removeprefix(".") or "other"
-        number[kind] += 1
-        size[kind] += len(document.text.encode())
-    return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}

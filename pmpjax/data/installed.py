@@ -9,7 +9,8 @@ import ast
 import gc
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -257,6 +258,27 @@ def _read_pieces(
             kind,
             Document(f"{place}:{line}:{kind}", text, f"{file.package}:{kind}:{file.name}", module_name(file.name)),
         )
+
+
+def by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
+    """Documents and bytes by kind of harvested text; others count by the ending of their file, or by their source.
+
+    >>> found = [Document("1", "four", "scipy:docstring:scipy.stats", ""), Document("2", "six", "a/b.txt:7", "")]
+    >>> by_kind([*found, Document("3", "one", "story-grammar:lost:0/1", "")])["txt"]
+    {'documents': 1, 'bytes': 3}
+    """
+    number: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for document in documents:
+        source, *rest = document.origin.split(":")
+        if len(rest) == 2 and rest[0] in KINDS:
+            kind = rest[0]
+        else:
+            file = rest[-2] if len(rest) >= 2 else source
+            kind = PurePosixPath(file).suffix.removeprefix(".") or (source if len(rest) >= 2 else "other")
+        number[kind] += 1
+        size[kind] += len(document.text.encode())
+    return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}
 
 
 def fingerprints(documents: list[Document], versions: Mapping[str, str]) -> dict[str, dict[str, str | int]]:

@@ -39,11 +39,11 @@ def generate_stories(count: int, seed: int) -> Iterator[Document]:
     Documents are grouped by plot.
 
     >>> next(generate_stories(1, seed=0)).origin
-    'story-grammar:0:1'
+    'story-grammar:learn:0/1'
     """
     for number in range(1, count + 1):
-        group, text = _story(random.Random(f"{GRAMMAR}/{seed}/{number}"))
-        yield Document(f"{GRAMMAR}:{seed}:{number}", text, f"{GRAMMAR}:{seed}:{number}", f"{GRAMMAR}:{group}")
+        plot, text = _story(random.Random(f"{GRAMMAR}/{seed}/{number}"))
+        yield Document(f"{GRAMMAR}:{seed}:{number}", text, f"{GRAMMAR}:{plot}:{seed}/{number}", f"{GRAMMAR}:{plot}")
 
 
 def grammar_count(rest: str) -> int:

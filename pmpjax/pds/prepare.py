@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpjax.data.documents import Document, SourceError, by_kind, within_budget
+from pmpjax.data.documents import Document, SourceError, within_budget
 from pmpjax.data.duplicates import overlap, separate
-from pmpjax.data.installed import Budget
+from pmpjax.data.installed import Budget, by_kind
 from pmpjax.data.prepared import Prepared as Prepared
 from pmpjax.data.prepared import load_prepared as load_prepared
 from pmpjax.data.sources import Corpus, packages_of, read_source, read_sources, split_target
@@ -30,8 +30,9 @@ class PrepareConfig:
     """What decides the prepared data.
 
     Attributes:
-        source: sources of the corpus to select from: installed-docs, files, folders, tfds:NAME[@SPLIT].
-        target: the desired domain, one source; installed-docs:PACKAGE is taken out of the source.
+        source: sources of the corpus to select from: installed-docs, files, folders, tfds:NAME[@SPLIT],
+            hf:NAME[@SPLIT], tinystories, story-grammar.
+        target: the desired domain, one source; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source.
         vocabulary: ids of the tokenizer, which is trained on the source. 2,048 ids take 13% more tokens than 4,096 and
             half the output product, which is most of a small decoder: a fifth less work a byte at d 128, 2 layers.
         length: tokens of a row.

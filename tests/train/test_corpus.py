@@ -128,7 +128,7 @@ def test_a_part_of_the_source_by_bytes(pile, tmp_path):
     for name, size in (("all", 10**6), ("part", 5_000)):
         build_corpus(config_of(pile, source_bytes=size), tmp_path / name, Recorder())
     build_corpus(config_of(pile), tmp_path / "none", Recorder())
-    assert sorted(texts_of(tmp_path / "all", "train")) == sorted(texts_of(tmp_path / "none", "train"))
+    assert counts_of(tmp_path / "all")["train"]["documents"] == counts_of(tmp_path / "none")["train"]["documents"]
     part = texts_of(tmp_path / "part", "train")
     assert 10 < len(part) < 55 and set(part) < set(texts_of(tmp_path / "all", "train"))
     assert 4_000 < counts_of(tmp_path / "part")["train"]["bytes"] <= 5_000
