@@ -40,7 +40,7 @@ class CorpusConfig:
         heldout: one source to measure on; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source, and so is
             every copy of a held-out text.
         source_bytes: at most this much text of the source, a random part of it; None takes all. Copies are searched in
-            memory, which takes some twenty times the text.
+            memory, which takes some thirty times the text.
         heldout_bytes: at most this much held-out text.
         tokenizer: path of any tokenizer.json; None trains byte-level BPE on the source.
         end_token: the token of that tokenizer that ends a document, "<|endoftext|>" or "</s>" in many.
