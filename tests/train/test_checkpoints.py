@@ -1,14 +1,9 @@
-"""Checkpoints: whole or absent, of this run or refused by name, and a run that SIGKILL cannot change."""
+"""Checkpoints: whole or absent, of this run or refused by name."""
 
 import gc
-import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -138,77 +133,3 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(tmp_path):
     found, _ = restored(tmp_path, {"w": jnp.zeros(50_000)})
     assert found.step == 1
     np.testing.assert_array_equal(found.state["w"], np.arange(50_000.0))
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import jax, jax.numpy as jnp, numpy as np
-from pmpjax.data import token_stream
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.runs import write_arrays
-from pmpjax.runs.metrics import Metrics
-from pmpjax.train import OptimizerConfig, adamw, save_params, train
-
-out = Path(sys.argv[1])
-decoder = Decoder(DecoderConfig(vocabulary=64, width=32, layers=1, heads=2, key_value_heads=1, hidden=64))
-class Source:
-    def __len__(self):
-        return 100
-    def __getitem__(self, index):
-        return np.random.default_rng(int(index)).integers(64, size=33).astype(np.int32)
-params = initialise(decoder, jax.random.key(0), np.zeros((1, 4), np.int32))
-stream = token_stream(Source(), batch=8, seed=1).map(lambda tokens: Rows(tokens, np.full(8, 33, np.int32)))
-per_example = example_losses(decoder)
-steps = 120
-with Metrics(out / "metrics") as metrics:
-    trained = train(per_example, adamw(OptimizerConfig(schedule="cosine"), steps), params, stream, steps,
-                    evaluate=lambda p: {"norm": jnp.sum(p["trunk"]["embedding"] ** 2)}, evaluate_every=25,
-                    checkpoints=out / "checkpoints", save_every=8, metrics=metrics)
-save_params(out / "params", trained.params)
-write_arrays(out / "curves", {"losses": trained.losses, **trained.evaluated})
-"""
-
-
-def start(out, cache):
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
-    out.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stderr=subprocess.PIPE, env=environment)
-
-
-def finish(process):
-    error = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 0, error
-
-
-def newest(out):
-    return max((int(path.name) for path in Path(out / "checkpoints").glob("*") if path.name.isdigit()), default=0)
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills):
-    whole, out, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
-    finish(start(whole, cache))
-    generator = random.Random(kills)
-    for kill in range(kills):
-        process = start(out, cache)
-        # A share of the steps that are left, after the first of which the moment is random.
-        before = newest(out)
-        goal = before + (120 - before) // (2 * (kills - kill) + 1) - 8
-        while newest(out) < goal and process.poll() is None:
-            time.sleep(0.002)
-        time.sleep(generator.uniform(0, 0.1) + (generator.uniform(0, 4) if goal <= before else 0))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert not (out / "curves.npz").exists()
-    finish(start(out, cache))
-    for name in ("params.npz", "curves.npz"):
-        assert (whole / name).read_bytes() == (out / name).read_bytes(), name
-
-    def numbers(folder):
-        lines = [json.loads(line) for line in (folder / "metrics" / "metrics.jsonl").read_text().splitlines()]
-        changing = {"time", "seconds_per_step", "host_wait"}
-        return [{key: value for key, value in line.items() if key not in changing} for line in lines]
-
-    assert numbers(whole) == numbers(out)
