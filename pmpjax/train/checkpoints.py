@@ -1,6 +1,8 @@
 """Orbax checkpoints of a training run, and small files for finished parameters."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -83,7 +85,8 @@ class Checkpoints:
             return None
         for step in sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True):
             try:
-                stored = self._checkpointer.checkpointables_metadata(step).custom_metadata
+                with _quiet():
+                    stored = self._checkpointer.checkpointables_metadata(step).custom_metadata
                 if not stored:
                     raise ValueError("its metadata is missing")
             except Exception as error:  # Orbax and tensorstore raise many types for a damaged file
@@ -95,8 +98,9 @@ class Checkpoints:
             )
             try:
                 # One at a time: of two that are read together, one that fails leaves the other waiting for ever.
-                history = self._checkpointer.load_checkpointables(step, {"history": None})["history"]
-                state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+                with _quiet():
+                    history = self._checkpointer.load_checkpointables(step, {"history": None})["history"]
+                    state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
             except Exception as error:
                 self._note(step, error)
                 continue
@@ -200,6 +204,18 @@ class Checkpoints:
                 f"{where} was made with another {kind}: {'; '.join(shown[:3])}{more}; give the settings it was made "
                 "with, or another folder"
             )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from warning of a damaged file in a page of its own: `damaged` says it in a line."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _describe(state: Any) -> dict[str, str]:
