@@ -1,11 +1,12 @@
-"""Flax modules: the decoder (Mistral/Llama architecture) and the data scorer on its trunk."""
+"""Flax modules: the decoder (Mistral/Llama architecture, with the options of its relatives) and the data scorer."""
 
-from pmpjax.models.decoder import (
-    Decoder,
-    DecoderConfig,
+from pmpjax.models.config import PRESETS, DecoderConfig, preset
+from pmpjax.models.decoder import Cache, Decoder, Recording, Trunk, empty_cache, recorded
+from pmpjax.models.generate import generate
+from pmpjax.models.io import load_pretrained, save_pretrained
+from pmpjax.models.losses import (
     Parameters,
     Rows,
-    Trunk,
     cross_entropy,
     example_losses,
     initialise,
@@ -16,17 +17,26 @@ from pmpjax.models.decoder import (
 from pmpjax.models.scorer import ScorerModel, with_trunk
 
 __all__ = [
+    "PRESETS",
+    "Cache",
     "Decoder",
     "DecoderConfig",
     "Parameters",
+    "Recording",
     "Rows",
     "ScorerModel",
     "Trunk",
     "cross_entropy",
+    "empty_cache",
     "example_losses",
+    "generate",
     "initialise",
     "label_mask",
+    "load_pretrained",
     "mean_token_loss",
     "parameter_count",
+    "preset",
+    "recorded",
+    "save_pretrained",
     "with_trunk",
 ]

@@ -1,6 +1,5 @@
-"""A decoder of the Mistral/Llama architecture: RMS norm, rotary positions, grouped-query attention, SwiGLU."""
+"""The decoder of the whole library: embeddings, blocks of attention and feed-forward, and the output product."""
 
-import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -9,164 +8,99 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-Parameters = Any
-"""A pytree of arrays: what `flax.linen.Module.init` puts under "params"."""
+from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights
+from pmpjax.models.config import DecoderConfig
+from pmpjax.models.layers import Dense, Norm, apply, feed_forward, product
+from pmpjax.models.losses import cross_entropy
+from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes
+
+RECORDED = "intermediates"
+"""The Flax collection of what is recorded; ask for it by `mutable=[RECORDED]`, or call `recorded`."""
 
 
-class Rows(NamedTuple):
-    """Token sequences, padded to one length: the batch that every loss of this package's decoder takes.
+class Cache(NamedTuple):
+    """Keys and values of the tokens that a row has so far.
 
     Fields:
-        tokens: [N, L] integer ids. What follows a row's length is padding, of any id.
-        lengths: [N] integers, tokens that are text. The tokens at 1..length-1 are predicted, each from those before it.
+        keys, values: for each layer [N, S, K, d], or [layers, N, S, K, d] where layers are scanned.
+        lengths: [N] tokens that each row has; what lies behind them is free room.
     """
 
-    tokens: Any
-    lengths: Any
+    keys: Any
+    values: Any
+    lengths: Array
 
 
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """The sizes of a decoder.
+class _Seen(NamedTuple):
+    """What a block must know beside the residual stream; positions are those of the queries, [N or 1, L]."""
 
-    Attributes:
-        vocabulary: number of token ids.
-        width: features of the residual stream.
-        layers: blocks of attention and feed-forward.
-        heads: query heads; `width` is a multiple of it, and `width / heads` is even (rotary pairs).
-        key_value_heads: heads that keys and values have; divides `heads`.
-        hidden: features inside the feed-forward block.
-        rope_base: base of the rotary frequencies.
-        norm_epsilon: added to the mean square in each norm.
-        tied_embeddings: whether the output product uses the embedding's matrix.
-        loss_chunk: tokens whose logits exist at the same time in the loss (0: those of all tokens).
-    """
-
-    vocabulary: int
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    key_value_heads: int = 2
-    hidden: int = 336
-    rope_base: float = 10_000.0
-    norm_epsilon: float = 1e-6
-    tied_embeddings: bool = True
-    loss_chunk: int = 512
-
-    def __post_init__(self):
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width / heads must be an even whole number: width {self.width}, heads {self.heads}; change either"
-            )
-        if self.heads % self.key_value_heads:
-            raise ValueError(
-                f"key_value_heads must divide heads: {self.key_value_heads} does not divide {self.heads}; change either"
-            )
-
-
-def product(x: Array, matrix: Array) -> Array:
-    """x @ matrix at the inputs' full precision.
-
-    Accelerators round the operands of a float32 product unless told not to, and costates accumulate that rounding.
-    """
-    return jnp.matmul(x, matrix, precision=jax.lax.Precision.HIGHEST)
-
-
-def rotate(x: Float[Array, "n l h d"], positions: Int[Array, " l"], base: float) -> Float[Array, "n l h d"]:
-    """R(p) x: the pair (x_j, x_{j + d/2}) turned by the angle p * base^(-2j/d).
-
-    <R(p) q, R(s) k> depends on p - s alone (RoFormer, arXiv 2104.09864, equation 16; pairs are halves, as in Llama).
-    """
-    half = x.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=x.dtype) / half)
-    angles = positions.astype(x.dtype)[:, None] * frequencies[None, :]
-    cosine, sine = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-
-
-def attend(
-    query: Float[Array, "n l h d"],
-    key: Float[Array, "n l k d"],
-    value: Float[Array, "n l k d"],
-    key_log_weight: Float[Array, "n l"] | None = None,
-) -> Float[Array, "n l h d"]:
-    """softmax_s(<q_p, k_s> / sqrt(d) + b_s, s <= p) v: causal attention in which h / k query heads share each key head.
-
-    `key_log_weight` b is added to every query's logit of a key: the logarithm of a weight on that key.
-    """
-    # jax.nn.dot_product_attention gives the same numbers and has second derivatives, but its jvp of grad took 677 ms
-    # where this takes 418 (32 x 128 tokens, width 128, 2 layers, 2 CPU cores): folding the group into the query's
-    # length keeps one batched product a key head instead of repeating the keys.
-    n, length, heads, size = query.shape
-    shared = key.shape[2]
-    group = heads // shared
-    query = (
-        query.reshape(n, length, shared, group, size).transpose(0, 2, 3, 1, 4).reshape(n, shared, group * length, size)
-    )
-    logits = jnp.einsum("nkqd,nskd->nkqs", query, key, precision=jax.lax.Precision.HIGHEST) / math.sqrt(size)
-    logits = logits.reshape(n, shared, group, length, length)
-    if key_log_weight is not None:
-        logits = logits + key_log_weight[:, None, None, None, :]
-    causal = jnp.tril(jnp.ones((length, length), bool))[None, None, None]
-    weights = jax.nn.softmax(jnp.where(causal, logits, jnp.finfo(logits.dtype).min), axis=-1)
-    mixed = jnp.einsum(
-        "nkqs,nskd->nkqd",
-        weights.reshape(n, shared, group * length, length),
-        value,
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return mixed.reshape(n, shared, group, length, size).transpose(0, 3, 1, 2, 4).reshape(n, length, heads, size)
-
-
-class Norm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale, over the last axis."""
-
-    epsilon: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon) * scale[None, :]
-
-
-class Dense(nn.Module):
-    """x @ kernel, without a bias."""
-
-    features: int
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m f"]:
-        initializer = nn.initializers.variance_scaling(self.scale, "fan_in", "normal")
-        return product(x, self.param("kernel", initializer, (x.shape[-1], self.features)))
+    positions: Array
+    segments: Array | None = None
+    key_log_weight: Array | None = None
+    lengths: Array | None = None
 
 
 class Block(nn.Module):
-    """h + attention(norm(h)), then h + feed_forward(norm(h)); tokens of all rows lie in one axis [N * L, width]."""
+    """h + attention(norm(h)), then h + feed_forward(norm(h)); returns the keys and values of the cache as well."""
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "m d"], n: int, key_log_weight: Float[Array, "n l"] | None
-    ) -> Float[Array, "m d"]:
+        self, h: Float[Array, "n l d"], seen: _Seen, cache: tuple[Array, Array] | None
+    ) -> tuple[Float[Array, "n l d"], tuple[Array, Array] | None]:
         config = self.config
-        size = config.width // config.heads
-        positions = jnp.arange(h.shape[0] // n)
+        n, length, width = h.shape
         residual = 1.0 / (2 * config.layers)  # so that the stream's variance at the start does not grow with depth
 
-        z = Norm(config.norm_epsilon, name="attention_norm")(h)
-        query = Dense(config.heads * size, name="query")(z).reshape(n, -1, config.heads, size)
-        key = Dense(config.key_value_heads * size, name="key")(z).reshape(n, -1, config.key_value_heads, size)
-        value = Dense(config.key_value_heads * size, name="value")(z).reshape(n, -1, config.key_value_heads, size)
-        query, key = (rotate(x, positions, config.rope_base) for x in (query, key))
-        mixed = attend(query, key, value, key_log_weight).reshape(h.shape[0], config.heads * size)
-        h = h + Dense(config.width, residual, name="output")(mixed)
+        z = Norm(config.norm, config.norm_epsilon, name="attention_norm")(h)
+        query, key, value = (
+            Dense(heads * config.size, config.biases, name=name)(z).reshape(n, length, heads, config.size)
+            for name, heads in (
+                ("query", config.heads),
+                ("key", config.key_value_heads),
+                ("value", config.key_value_heads),
+            )
+        )
+        if config.positions in ("rotary", "xpos"):
+            decay = int(config.positions == "xpos")
+            query = rotate(query, seen.positions, config.rope_base, decay)
+            key = rotate(key, seen.positions, config.rope_base, -decay)
+        if cache is not None:
+            assert seen.lengths is not None
+            key, value = (_write(old, new, seen.lengths) for old, new in zip(cache, (key, value), strict=True))
+            cache = (key, value)
+        mixed = self._attend(query, key, value, seen, cached=cache is not None).reshape(n, length, -1)
+        if config.sub_norm:
+            mixed = Norm(config.norm, config.norm_epsilon, name="attention_sub_norm")(mixed)
+        h = h + Dense(width, config.biases, residual, name="output")(mixed)
 
-        z = Norm(config.norm_epsilon, name="feed_forward_norm")(h)
-        gate = jax.nn.silu(Dense(config.hidden, name="gate")(z))
-        return h + Dense(config.width, residual, name="down")(gate * Dense(config.hidden, name="up")(z))
+        z = Norm(config.norm, config.norm_epsilon, name="feed_forward_norm")(h)
+        h = h + feed_forward(config, z, residual)
+        self.sow(RECORDED, "block", h)
+        return h, cache
+
+    def _attend(self, query: Array, key: Array, value: Array, seen: _Seen, cached: bool) -> Array:
+        config = self.config
+        penalty = jnp.asarray(slopes(config.heads)) if config.positions == "alibi" else None
+        visible = Visible(config.window, seen.segments, seen.key_log_weight, penalty)
+        if cached:
+            return attend_cached(query, key, value, seen.positions, visible)
+        if self.is_mutable_collection(RECORDED) and not self.is_initializing():
+            self.sow(RECORDED, "attention", attention_weights(query, key, visible))
+        if config.attention == "blocks":
+            return attend(query, key, value, visible, config.attention_block)
+        return attend_by_library(query, key, value, visible, config.attention)
+
+
+def _write(old: Array, new: Array, at: Int[Array, " n"]) -> Array:
+    """`old` with `new` at places at[n], at[n] + 1, ... of each row."""
+    return jax.vmap(lambda row, part, begin: jax.lax.dynamic_update_slice(row, part, (begin, 0, 0)))(
+        old, new.astype(old.dtype), at
+    )
+
+
+_POLICIES = {"full": None, "products": jax.checkpoint_policies.dots_saveable}
 
 
 class Trunk(nn.Module):
@@ -175,25 +109,80 @@ class Trunk(nn.Module):
     config: DecoderConfig
 
     def setup(self):
-        initializer = nn.initializers.normal(1.0 / math.sqrt(self.config.width))
-        self.embedding = self.param("embedding", initializer, (self.config.vocabulary, self.config.width))
-        # Unrolled, not scanned: the gradient of 2 layers took 311 ms against 406 (2 CPU cores).
-        self.layers = [Block(self.config) for _ in range(self.config.layers)]
-        self.norm = Norm(self.config.norm_epsilon)
+        config = self.config
+        initializer = nn.initializers.normal(1.0 / math.sqrt(config.width))
+        self.embedding = self.param("embedding", initializer, (config.vocabulary, config.width))
+        if config.positions == "learned":
+            self.positions = self.param("positions", initializer, (config.max_length, config.width))
+        block: Any = Block if config.remat == "none" else nn.remat(Block, policy=_POLICIES[config.remat])
+        if config.scan_layers:
+            block = nn.scan(
+                block,
+                variable_axes={"params": 0, RECORDED: 0},
+                split_rngs={"params": True},
+                in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]: a tuple is what its documentation shows
+                length=config.layers,
+            )
+            self.layers = block(config)
+        else:
+            self.layers = [block(config) for _ in range(config.layers)]
+        self.norm = Norm(config.norm, config.norm_epsilon)
 
-    def __call__(self, inputs: Array, key_log_weight: Float[Array, "n l"] | None = None) -> Float[Array, "n l d"]:
-        n, length = inputs.shape[:2]
+    def __call__(
+        self,
+        inputs: Array,
+        key_log_weight: Float[Array, "n s"] | None = None,
+        segments: Int[Array, "n l"] | None = None,
+        cache: Cache | None = None,
+    ) -> Any:
+        """Hidden states, and with a cache (hidden states, cache with these tokens); arguments as `Decoder.__call__`."""
+        config = self.config
+        length = inputs.shape[1]
         h = self.embedding[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
-        h = h.reshape(n * length, self.config.width)
-        for layer in self.layers:
-            h = layer(h, n, key_log_weight)
-        return self.norm(h).reshape(n, length, self.config.width)
+        if config.compute == "bfloat16":
+            h = h.astype(jnp.bfloat16)
+        positions = jnp.arange(length)[None, :]
+        if cache is not None:
+            if segments is not None:
+                raise ValueError("a cache holds one document a row: give segments or a cache, not both")
+            positions = cache.lengths[:, None] + positions
+        h = self._with_positions(h, positions if segments is None else segment_positions(segments))
+        # Rotary angles count from the row's begin: only differences inside a document matter.
+        seen = _Seen(positions, segments, key_log_weight, None if cache is None else cache.lengths)
+        h, pairs = self._through_layers(h, seen, None if cache is None else (cache.keys, cache.values))
+        h = self.norm(h)
+        return h if cache is None else (h, Cache(*pairs, cache.lengths + length))
+
+    def _through_layers(self, h: Array, seen: _Seen, pairs: Any) -> tuple[Array, Any]:
+        """`pairs` are the cache's (keys, values), or None; they come back with what the layers wrote."""
+        layers: Any = self.layers
+        if self.config.scan_layers:
+            return layers(h, seen, pairs)
+        written = []
+        for index, layer in enumerate(layers):
+            h, pair = layer(h, seen, None if pairs is None else (pairs[0][index], pairs[1][index]))
+            written.append(pair)
+        return h, None if pairs is None else tuple(map(list, zip(*written, strict=True)))
+
+    def _with_positions(self, h: Array, positions: Array) -> Array:
+        config = self.config
+        if config.positions == "sinusoidal":
+            return h + sinusoidal(positions, config.width, h.dtype)
+        if config.positions == "learned":
+            if h.shape[1] > config.max_length:
+                raise ValueError(
+                    f"rows of {h.shape[1]} tokens are longer than the learned positions, max_length "
+                    f"{config.max_length}; cut the rows or train a longer model"
+                )
+            return h + self.positions[positions].astype(h.dtype)
+        return h
 
 
 class Decoder(nn.Module):
     """p(token_{i+1} | tokens_{0..i}): the trunk and the output product.
 
     >>> import jax, jax.numpy as jnp
+    >>> from pmpjax.models import Rows, example_losses, initialise
     >>> decoder = Decoder(DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, key_value_heads=1, hidden=16))
     >>> rows = Rows(jnp.array([[1, 2, 3, 4], [5, 6, 0, 0]]), jnp.array([4, 2]))
     >>> params = initialise(decoder, jax.random.key(0), rows.tokens)
@@ -214,82 +203,73 @@ class Decoder(nn.Module):
     def _output(self) -> Float[Array, "v d"]:
         return self.trunk.embedding if self.config.tied_embeddings else self.output
 
-    def __call__(self, inputs: Array, key_log_weight: Float[Array, "n l"] | None = None) -> Float[Array, "n l v"]:
-        """Logits of the token after each position; `inputs` are ids [N, L] or embeddings [N, L, width]."""
-        h = self.trunk(inputs, key_log_weight)
-        n, length, width = h.shape
-        return product(h.reshape(n * length, width), self._output().T).reshape(n, length, self.config.vocabulary)
+    def __call__(
+        self,
+        inputs: Array,
+        key_log_weight: Float[Array, "n s"] | None = None,
+        segments: Int[Array, "n l"] | None = None,
+        cache: Cache | None = None,
+    ) -> Any:
+        """Logits [N, L, V] of the token after each position, in float32 at least; with a cache (logits, cache).
 
-    def token_losses(self, tokens: Int[Array, "n l"]) -> Float[Array, "n labels"]:
-        """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by the lengths."""
-        h = self.trunk(tokens[:, :-1])
+        Args:
+            inputs: ids [N, L], or embeddings [N, L, width].
+            key_log_weight: added to every query's logit of a key: the logarithm of a weight on that token. [N, L], with
+                a cache [N, S].
+            segments: numbers of the documents packed in a row; none sees another.
+            cache: what the rows have so far (`empty_cache`); `inputs` go on from there.
+        """
+        h = self.trunk(inputs, key_log_weight, segments, cache)
+        if cache is None:
+            return self._logits(h)
+        return self._logits(h[0]), h[1]
+
+    def _logits(self, h: Array) -> Array:
+        logits = product(h, self._output().T)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    def token_losses(
+        self, tokens: Int[Array, "n l"], segments: Int[Array, "n l"] | None = None
+    ) -> Float[Array, "n labels"]:
+        """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by `label_mask`."""
+        h = self.trunk(tokens[:, :-1], None, None if segments is None else segments[:, :-1])
         losses = cross_entropy(
             h.reshape(-1, self.config.width), self._output(), tokens[:, 1:].reshape(-1), self.config.loss_chunk
         )
         return losses.reshape(tokens.shape[0], tokens.shape[1] - 1)
 
 
-def cross_entropy(
-    h: Float[Array, "m d"], output: Float[Array, "v d"], labels: Int[Array, " m"], chunk: int = 512
-) -> Float[Array, " m"]:
-    """-log softmax(output h)_label for each of m hidden states, with the logits of `chunk` states at a time (0: all).
+def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
+    """Room for `length` tokens in each of `rows` rows, zeros."""
+    shape = (rows, length, config.key_value_heads, config.size)
+    dtype = jnp.bfloat16 if config.compute == "bfloat16" else jnp.result_type(float)
+    if config.scan_layers:
+        part = jnp.zeros((config.layers, *shape), dtype)
+        return Cache(part, part, jnp.zeros(rows, jnp.int32))
+    parts = [jnp.zeros(shape, dtype) for _ in range(config.layers)]
+    return Cache(parts, list(parts), jnp.zeros(rows, jnp.int32))
 
-    Logits are computed again in the backward pass instead of being kept. Chunks of tokens were as fast as no chunks at
-    a vocabulary of 2,048 and 10% faster at 8,192 (305 ms against 336; chunks of the vocabulary 349), in less memory.
+
+class Recording(NamedTuple):
+    """What `recorded` returns.
+
+    Fields:
+        logits: [N, L, V].
+        blocks: [layers, N, L, width] the residual stream after each block.
+        attention: [layers, N, H, L, L] the weight of each key for each query.
     """
-    normaliser = jax.checkpoint(lambda states: jax.nn.logsumexp(product(states, output.T), axis=-1))
-    label_logits = jnp.sum(h * output[labels], axis=-1)
-    if not chunk or h.shape[0] <= chunk:
-        return normaliser(h) - label_logits
-    padded = jnp.pad(h, ((0, -h.shape[0] % chunk), (0, 0)))
-    normalisers = jax.lax.map(normaliser, padded.reshape(-1, chunk, h.shape[1])).reshape(-1)
-    return normalisers[: h.shape[0]] - label_logits
+
+    logits: Array
+    blocks: Array
+    attention: Array
 
 
-def label_mask(rows: Rows) -> Float[Array, "n labels"]:
-    """m[n, i] = 1 if i + 1 < lengths[n]: whether position i predicts text.
-
-    >>> import numpy as np
-    >>> label_mask(Rows(np.zeros((2, 4), int), np.array([3, 1]))).tolist()
-    [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
-    """
-    positions = jnp.arange(1, rows.tokens.shape[1])
-    return (positions[None, :] < jnp.asarray(rows.lengths)[:, None]).astype(jnp.float32)
-
-
-def _token_losses(decoder: Decoder, params: Parameters, tokens: Array) -> Array:
-    losses = decoder.apply({"params": params}, tokens, method="token_losses")
-    assert isinstance(losses, jax.Array)  # Linen types `apply` as a union, which holds a tuple
-    return losses
-
-
-def example_losses(decoder: Decoder):
-    """losses(params, rows) -> [N]: the mean loss over each row's labels, in nats a token; 0 for a row without one."""
-
-    def losses(params: Parameters, rows: Rows) -> Float[Array, " n"]:
-        token = _token_losses(decoder, params, rows.tokens)
-        mask = label_mask(rows).astype(token.dtype)
-        return jnp.sum(token * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
-
-    return losses
-
-
-def mean_token_loss(decoder: Decoder):
-    """loss(params, rows) -> (sum, count): the loss in nats added over the labels of all rows, and how many they are."""
-
-    def loss(params: Parameters, rows: Rows) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        token = _token_losses(decoder, params, rows.tokens)
-        mask = label_mask(rows).astype(token.dtype)
-        return jnp.sum(token * mask), jnp.sum(mask)
-
-    return loss
-
-
-def initialise(module: nn.Module, key: Array, *inputs: Any) -> Parameters:
-    """The module's random parameters, as a plain pytree; of the inputs only shapes and dtypes matter."""
-    return jax.jit(module.init)(key, *inputs)["params"]
-
-
-def parameter_count(params: Parameters) -> int:
-    """Numbers held by a pytree of parameters."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+def recorded(decoder: Decoder, params: Any, inputs: Array, **options: Any) -> Recording:
+    """The decoder's logits with every block's output and attention weights; `options` are those of the decoder."""
+    logits, variables = apply(decoder, params, inputs, mutable=[RECORDED], **options)
+    layers = variables[RECORDED]["trunk"]
+    if decoder.config.scan_layers:
+        found = layers["layers"]
+        return Recording(logits, found["block"][0], found["attention"][0])
+    parts = [layers[f"layers_{index}"] for index in range(decoder.config.layers)]
+    return Recording(logits, *(jnp.stack([part[name][0] for part in parts]) for name in ("block", "attention")))

@@ -4,7 +4,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from pmpjax.models.decoder import DecoderConfig, Parameters, Trunk, product
+from pmpjax.models.config import DecoderConfig
+from pmpjax.models.decoder import Trunk
+from pmpjax.models.layers import product
+from pmpjax.models.losses import Parameters
 
 
 class ScorerModel(nn.Module):

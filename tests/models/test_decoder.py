@@ -21,7 +21,8 @@ from pmpjax.models import (
     parameter_count,
     with_trunk,
 )
-from pmpjax.models.decoder import attend, rotate
+from pmpjax.models.attention import Visible, attend
+from pmpjax.models.positions import rotate
 
 CONFIG = DecoderConfig(vocabulary=31, width=16, layers=1, heads=4, key_value_heads=2, hidden=24, loss_chunk=0)
 
@@ -90,7 +91,7 @@ def test_rotary_products_depend_on_the_distance_alone():
     query = jax.random.normal(jax.random.key(4), (1, 1, 1, 8))
 
     def inner(p, s):
-        return float(jnp.vdot(rotate(query, jnp.array([p]), 100.0), rotate(key, jnp.array([s]), 100.0)))
+        return float(jnp.vdot(rotate(query, jnp.array([[p]]), 100.0), rotate(key, jnp.array([[s]]), 100.0)))
 
     np.testing.assert_allclose(inner(9, 4), inner(5, 0), rtol=1e-5)
     assert abs(inner(9, 4) - inner(9, 3)) > 1e-3
@@ -101,7 +102,7 @@ def test_attention_equals_that_of_jax_with_key_weights():
     q, k, v = (jax.random.normal(jax.random.key(i), (2, 5, heads, 8)) for i, heads in enumerate((4, 2, 2)))
     log_weight = jax.random.normal(jax.random.key(9), (2, 5))
     expected = jax.nn.dot_product_attention(q, k, v, bias=log_weight[:, None, None, :], is_causal=True)
-    np.testing.assert_allclose(jax.jit(attend)(q, k, v, log_weight), expected, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(attend)(q, k, v, Visible(key_log_weight=log_weight)), expected, atol=2e-6)
     expected = jax.nn.dot_product_attention(q, k, v, is_causal=True)
     np.testing.assert_allclose(jax.jit(attend)(q, k, v), expected, atol=2e-6)
 
