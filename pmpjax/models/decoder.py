@@ -151,7 +151,10 @@ class Trunk(nn.Module):
         seen = _Seen(positions, segments, key_log_weight, None if cache is None else cache.lengths)
         h, pairs = self._through_layers(h, seen, None if cache is None else (cache.keys, cache.values))
         h = self.norm(h)
-        return h if cache is None else (h, Cache(*pairs, cache.lengths + length))
+        if cache is None:
+            return h
+        keys, values = pairs
+        return h, Cache(keys, values, cache.lengths + length)
 
     def _through_layers(self, h: Array, seen: _Seen, pairs: Any) -> tuple[Array, Any]:
         """`pairs` are the cache's (keys, values), or None; they come back with what the layers wrote."""
