@@ -221,8 +221,23 @@ def _train(arguments: list[str], name: str, announce: Callable[[Path], None]) ->
     if metrics["damaged_checkpoints"]:
         rows["damaged checkpoints passed over"] = str(metrics["damaged_checkpoints"])
     rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
-    rows |= {"curves": str(out / "train" / "metrics"), "metrics": str(out / "metrics.json")}
+    rows |= {"model": str(out / "export"), "curves": str(out / "train" / "metrics")}
+    rows["metrics"] = str(out / "metrics.json")
+    if "sample" in metrics:
+        rows["sample"] = metrics["sample"]
     _table("train", rows)
+    return 0
+
+
+def _generate(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
+    import tyro
+
+    from pmpjax.train.generation import GenerateConfig, run_generate
+
+    config = tyro.cli(
+        GenerateConfig, prog=name, args=arguments, description="Writes on from a prompt with a trained model."
+    )
+    print(run_generate(config))
     return 0
 
 
@@ -293,6 +308,7 @@ def _sweep_error() -> float:
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", _pds_run),
     ("train",): Command("train a decoder on text: resumable, on one device or a mesh", _train),
+    ("generate",): Command("write on from a prompt with a trained model", _generate),
     ("law", "perceptron"): Command(
         "the Learning Law on the perceptron: policy, acceleration, figures", _law_perceptron
     ),

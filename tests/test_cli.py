@@ -142,6 +142,15 @@ def test_train_says_what_it_measured_and_what_the_user_can_mend(texts, tmp_path,
     assert "held-out bits a byte" in shown.out and "tokens a second" in shown.out
     assert "train: 20/20" in shown.err and "MFU" in shown.err
     assert json.loads((out / "metrics.json").read_text())["tokens_seen"] == 20 * 8 * 16
+    capsys.readouterr()
+    assert (
+        main(["generate", "--checkpoint", str(out), "--prompt", "the gradient", "--tokens", "5", "--top-k", "3"]) == 0
+    )
+    assert capsys.readouterr().out.startswith("the gradient")
+    assert main(["generate", "--checkpoint", str(tmp_path / "none"), "--prompt", "the"]) == 2
+    assert "holds no model: config.json, tokenizer.json not found" in capsys.readouterr().err
+    assert main(["generate", "--checkpoint", str(out), "--prompt", "the", "--top-p", "2"]) == 2
+    assert "top_p 2.0" in capsys.readouterr().err
     for options, message in (
         (["--steps", "30", "--out", out], "steps: 20 before, 30 now"),
         (["--mesh.data", "3", "--out", tmp_path / "b"], "a mesh of data 3 x fsdp 1 x tensor 1 does not fit 1 devices"),

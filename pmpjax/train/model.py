@@ -1,33 +1,50 @@
 """The sizes of a decoder as a user gives them, without its vocabulary, and an analytic count of its FLOPs."""
 
 import dataclasses
+from typing import Literal
 
-from pmpjax.models import DecoderConfig
+from pmpjax.models import DecoderConfig, preset
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder but for its vocabulary, which the tokenizer says.
+    """A decoder but for its vocabulary, which the tokenizer says: a preset, and what is changed of it.
 
     Attributes:
+        preset: name in `pmpjax.models.PRESETS`; every field below that is not given is the preset's.
         width: features of the residual stream.
         layers: blocks of attention and feed-forward.
         heads: query heads.
         key_value_heads: heads that keys and values have; divides `heads`.
         hidden: features inside the feed-forward block.
         tied_embeddings: whether the output product uses the embedding's matrix.
+        window: keys that a query sees, itself among them.
+        compute: dtype of the products, "parameters" or "bfloat16".
+        attention: "blocks" (any order of derivatives), or a fused one by "xla" or "cudnn".
+        scan_layers: one traced block scanned over stacked parameters.
+        remat: what the backward pass computes again: "none", "full" or "products".
+
+    >>> ModelConfig("small", layers=2).decoder(4096).layers
+    2
     """
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    key_value_heads: int = 2
-    hidden: int = 336
-    tied_embeddings: bool = True
+    preset: str = "tiny"
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    key_value_heads: int | None = None
+    hidden: int | None = None
+    tied_embeddings: bool | None = None
+    window: int | None = None
+    compute: Literal["parameters", "bfloat16"] | None = None
+    attention: Literal["blocks", "xla", "cudnn"] | None = None
+    scan_layers: bool | None = None
+    remat: Literal["none", "full", "products"] | None = None
 
     def decoder(self, vocabulary: int) -> DecoderConfig:
-        """The decoder's config for a tokenizer of `vocabulary` ids."""
-        return DecoderConfig(vocabulary=vocabulary, **dataclasses.asdict(self))
+        """The decoder's config for a tokenizer of `vocabulary` ids; ValueError for an unknown preset or a misfit."""
+        changes = {name: value for name, value in dataclasses.asdict(self).items() if name != "preset"}
+        return preset(self.preset, vocabulary, **{name: value for name, value in changes.items() if value is not None})
 
 
 def product_parameters(config: DecoderConfig, output: bool = True) -> int:
@@ -36,9 +53,8 @@ def product_parameters(config: DecoderConfig, output: bool = True) -> int:
     >>> product_parameters(DecoderConfig(vocabulary=10, width=4, layers=1, heads=2, key_value_heads=1, hidden=8))
     184
     """
-    size = config.width // config.heads
-    attention = config.width * size * 2 * (config.heads + config.key_value_heads)
-    block = attention + 3 * config.width * config.hidden
+    attention = config.width * config.size * 2 * (config.heads + config.key_value_heads)
+    block = attention + (3 if config.feed_forward == "swiglu" else 2) * config.width * config.hidden
     return config.layers * block + (config.vocabulary * config.width if output else 0)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +15,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pmpjax.data import PackedRows, token_stream
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise, parameter_count
+from pmpjax.models import (
+    Decoder,
+    DecoderConfig,
+    Rows,
+    example_losses,
+    initialise,
+    parameter_count,
+    save_pretrained,
+)
+from pmpjax.models.huggingface import architecture
 from pmpjax.runs import open_run, write_arrays, write_json
 from pmpjax.runs.files import plain, sha256
 from pmpjax.runs.metrics import Metrics, read_metrics
 from pmpjax.runs.progress import Bar, progress
 from pmpjax.train.checkpoints import load_params, save_params
 from pmpjax.train.corpus import STEPS, CorpusConfig, build_corpus
+from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.loop import train
 from pmpjax.train.mesh import MeshConfig, check_mesh, data_share, make_mesh
@@ -86,11 +97,12 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
     """All stages in the run directory `out`; a killed run goes on where it stopped. Returns what metrics.json holds.
 
     Stages: corpus (`build_corpus`), train (metrics/metrics.jsonl, metrics/events, params.npz, curves.npz, train.json;
-    checkpoints while it runs), export (config.json, model.safetensors, tokenizer.json).
+    checkpoints while it runs), export (config.json, model.safetensors, tokenizer.json: transformers
+    opens it).
 
     metrics.json: `heldout_loss` (nats a token), `heldout_bits_per_byte`, `train_loss` (mean of the last 20 steps),
     `parameters`, `tokens_seen`, `tokens_per_second`, `utilisation`, `host_wait`, `damaged_checkpoints`, `seed`,
-    `corpus` (its counts), `sample`, `stage_seconds`.
+    `corpus` (its counts), `stage_seconds`, and `sample` where a prompt was given.
 
     Raises:
         SourceError, RunError, ValueError: something that the caller can mend; the message says how.
@@ -111,6 +123,7 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
         counts = json.loads((corpus_at / "counts.json").read_text(encoding="utf-8"))
         decoder = config.model.decoder(counts["vocabulary"])
         check_mesh(mesh, decoder, config.batch, config.accumulate)
+        architecture(decoder)  # refuses, before hours of training, what the export could not hold
 
         def fill_train(folder: Path) -> None:
             with progress("train", config.steps) as bar:
@@ -118,8 +131,15 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
 
         settings = {name: value for name, value in deciding.items() if name != "corpus"}
         train_at = at.stage("train", fill_train, config=settings, inputs={"corpus": corpus_at})
+        export_at = at.stage(
+            "export",
+            lambda folder: build_export(decoder, corpus_at, counts, train_at, config.length, folder),
+            inputs={"corpus": corpus_at, "train": train_at},
+        )
         facts = json.loads((train_at / "train.json").read_text(encoding="utf-8"))
         metrics = {**facts, "seed": config.seed, "corpus": counts, "stage_seconds": dict(at.seconds)}
+        if config.sample is not None:
+            metrics["sample"] = run_generate(GenerateConfig(export_at, config.sample, seed=config.seed))
         write_json(at.directory / "metrics.json", metrics)
     return plain(metrics)
 
@@ -198,6 +218,25 @@ def build_train(
         },
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def build_export(
+    decoder: DecoderConfig, corpus: Path, counts: Mapping[str, Any], trained: Path, length: int, folder: Path
+) -> None:
+    """Fills `folder` with the model in the Hugging Face format: `AutoModelForCausalLM.from_pretrained(folder)`."""
+    written = folder / "written"  # the format's writer wants a folder of its own
+    shutil.rmtree(written, ignore_errors=True)
+    save_pretrained(
+        written,
+        decoder,
+        load_trained(trained),
+        end_of_document=counts["end_of_document"],
+        tokenizer=corpus / "tokenizer.json",
+        max_length=length,
+    )
+    for path in sorted(written.iterdir()):
+        os.replace(path, folder / path.name)
+    written.rmdir()
 
 
 def load_trained(folder: Path) -> Any:

@@ -1,9 +1,10 @@
 """Runs in processes of its own: `python -m tests.train.on_devices '{...}'` trains a tiny decoder and prints its losses.
 
-Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, checkpoints, save_every, process,
-processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": [parts of the embedding, ...]}.
+Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, scan_layers, checkpoints, save_every,
+process, processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": parts of each embedding}.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -28,7 +29,7 @@ class Source:
 
 
 def run(settings, sizes):
-    decoder = Decoder(CONFIG)
+    decoder = Decoder(dataclasses.replace(CONFIG, scan_layers=settings.get("scan_layers", False)))
     params = initialise(decoder, jax.random.key(0), np.zeros((1, 4), np.int32))
     mesh, (process, processes) = None, (0, 1)
     if sizes is not None:

@@ -78,24 +78,48 @@ def test_processes_do_not_change_the_losses_and_a_checkpoint_goes_to_another_mes
 
 @pytest.mark.slow
 def test_micro_batches_on_meshes_and_processes_that_share_their_rows(alone):
-    micro = finish(start(8, meshes=MESHES[:4], accumulate=2))
-    for losses in micro["losses"]:
-        np.testing.assert_allclose(losses, alone["losses"][0], rtol=1e-5, atol=1e-5)
+    for settings in ({"accumulate": 2}, {"scan_layers": True}):
+        others = finish(start(8, meshes=MESHES[:4], **settings))["losses"]
+        # Stacked layers are initialised otherwise: these runs compare with their own on one device.
+        for losses in others[1:]:
+            np.testing.assert_allclose(losses, others[0], rtol=1e-5, atol=1e-5)
+        if "accumulate" in settings:
+            np.testing.assert_allclose(others[0], alone["losses"][0], rtol=1e-5, atol=1e-5)
     tensor = across_processes([[1, 1, 2]], devices=1)
     np.testing.assert_allclose(tensor["losses"][0], alone["losses"][0], rtol=1e-5, atol=1e-5)
 
 
-def test_the_rule_covers_every_matrix_of_the_decoder_and_its_optimizer():
+@pytest.mark.parametrize("scanned", [False, True])
+def test_the_rule_covers_every_product_of_the_decoder_and_its_optimizer(scanned):
     config = DecoderConfig(
-        vocabulary=64, width=16, layers=1, heads=4, key_value_heads=2, hidden=32, tied_embeddings=False
+        vocabulary=64,
+        width=16,
+        layers=2,
+        heads=4,
+        key_value_heads=2,
+        hidden=32,
+        tied_embeddings=False,
+        biases=True,
+        norm="layer",
+        scan_layers=scanned,
     )
     params = initialise(Decoder(config), jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
     state = {"params": params, "opt_state": optax.adamw(1e-3).init(params)}
+    cut = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        spec = partition(path_names(path), leaf.ndim)
-        assert set(spec) == ({"fsdp", "tensor"} if leaf.ndim == 2 else set()), path
+        names = path_names(path)
+        spec = partition(names, leaf.ndim)
+        matrix = names[-1] in ("kernel", "embedding", "output")
+        assert set(spec) - {None} == ({"fsdp", "tensor"} if matrix else {"tensor"} if cut_bias(names) else set()), names
+        assert not spec or "layers" not in names or spec[0] is None  # the stack of layers stays whole
+        cut += bool(spec)
+    assert cut == 3 * (2 + (7 + 5) * (1 if scanned else 2))
     placed = shardings(state, make_mesh(MeshConfig(), jax.devices()[:1]))
     assert placed["opt_state"][0].mu["trunk"]["embedding"].spec == partition(("trunk", "embedding"), 2)
+
+
+def cut_bias(names):
+    return names[-1] == "bias" and names[-2] in ("query", "key", "value", "gate", "up")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from pmpjax.data import PackedRows
-from pmpjax.models import Decoder, Rows, mean_token_loss
+from pmpjax.models import Decoder, Rows, load_pretrained, mean_token_loss
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig
 from pmpjax.train import pretraining as module
 from pmpjax.train.corpus import CorpusConfig
+from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, load_trained, run
 from pmpjax.train.utilisation import PEAK_FLOPS, peak_flops
@@ -51,7 +52,7 @@ def test_the_metrics_say_what_was_measured(config, whole):
     out, metrics = whole
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert metrics["tokens_seen"] == 30 * 8 * 16 and metrics["damaged_checkpoints"] == 0
-    assert metrics["stage_seconds"].keys() == {"corpus", "train"}
+    assert metrics["stage_seconds"].keys() == {"corpus", "train", "export"}
     lines = read_metrics(out / "train" / "metrics")
     assert [line["step"] for line in lines if "loss" in line] == list(range(30))
     rates = [line["learning_rate"] for line in lines if "loss" in line]
@@ -72,9 +73,28 @@ def test_held_out_loss_and_bits_a_byte_are_those_of_the_text(config, whole):
     total, count = jax.jit(mean_token_loss(decoder))(load_trained(out / "train"), Rows(**batch))
     assert metrics["heldout_loss"] == pytest.approx(float(total / count), rel=1e-5)
     facts = metrics["corpus"]["heldout"]
-    assert count == facts["tokens"] - 1  # each token but the first is predicted once
+    assert count == facts["tokens"] - facts["documents"]  # each token is predicted once but the first of a document
     nats = float(total / count) * facts["tokens"]
     assert metrics["heldout_bits_per_byte"] == pytest.approx(nats / math.log(2) / facts["bytes"], rel=1e-5)
+
+
+def test_the_export_is_the_trained_model_with_its_tokenizer(config, whole):
+    out, metrics = whole
+    found, params = load_pretrained(out / "export")
+    assert found == config.model.decoder(metrics["corpus"]["vocabulary"])
+    jax.tree.map(np.testing.assert_array_equal, params, load_trained(out / "train"))
+    assert (out / "export" / "tokenizer.json").read_bytes() == (out / "corpus" / "tokenizer.json").read_bytes()
+    text = run_generate(GenerateConfig(out, "the gradient", tokens=8))
+    assert text.startswith("the gradient")
+    again = run(dataclasses.replace(config, sample="the gradient"), out)
+    assert again["sample"].startswith("the gradient") and "sample" not in metrics
+
+
+def test_a_model_that_no_export_holds_is_refused_before_training(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "build_train", lambda *_: pytest.fail("trained"))
+    windowed = dataclasses.replace(config.model, preset="scorer-125m", window=8)  # GPT-2 has no window
+    with pytest.raises(ValueError, match="window"):
+        run(dataclasses.replace(config, model=windowed), tmp_path / "run")
 
 
 @pytest.mark.parametrize("moment", [3, 17])
