@@ -15,6 +15,7 @@ from pmpjax.models.losses import (
     parameter_count,
 )
 from pmpjax.models.scorer import ScorerModel, with_trunk
+from pmpjax.models.stacking import stack_layers, unstack_layers
 
 __all__ = [
     "PRESETS",
@@ -38,5 +39,7 @@ __all__ = [
     "preset",
     "recorded",
     "save_pretrained",
+    "stack_layers",
+    "unstack_layers",
     "with_trunk",
 ]

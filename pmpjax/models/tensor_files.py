@@ -1,0 +1,88 @@
+"""The tensors of a Hugging Face folder: one safetensors file, or several and their index."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS = "model.safetensors"
+"""The one file of a model that is not split."""
+
+_INDEX = "model.safetensors.index.json"
+# Masks and frequencies that earlier versions of transformers stored beside the parameters.
+_BUFFER = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
+_NAMED = 6
+
+
+@contextlib.contextmanager
+def opened_tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    """{name of a tensor: its open safetensors file}, in one file or in those of an index; nothing is read yet.
+
+    Raises FileNotFoundError for a file that is not there; ValueError for a damaged one, and where the index names a
+    tensor that its file has not.
+    """
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(_opened(path)) for name, path in _files(folder).items()}
+        if (folder / WEIGHTS).is_file():
+            index = {name: WEIGHTS for name in files[WEIGHTS].keys()}
+        else:
+            index = read_json(folder / _INDEX)["weight_map"]
+            wrong = [f"{name} in {file}" for name, file in index.items() if name not in files[file].keys()]
+            if wrong:
+                raise ValueError(
+                    f"{folder / _INDEX} names tensors that are not there: {some(wrong)}; copy the folder again"
+                )
+        yield {name: files[file] for name, file in index.items() if not _BUFFER.search(name)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; FileNotFoundError or ValueError with its path."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; name a folder that transformers' save_pretrained wrote")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy the file again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not an object; copy the file again")
+    return found
+
+
+def some(names: list[str]) -> str:
+    """The first few, in order, and how many more."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(sorted(names)[:_NAMED]) + more if names else "none"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The safetensors files by name; where there are several, the index says which."""
+    if (folder / WEIGHTS).is_file():
+        return {WEIGHTS: folder / WEIGHTS}
+    if not (folder / _INDEX).is_file():
+        there = some([path.name for path in folder.iterdir() if path.name != "config.json"])
+        raise FileNotFoundError(
+            f"{folder} has neither {WEIGHTS} nor {_INDEX}, but {there}; save the model with safetensors"
+        )
+    index = read_json(folder / _INDEX).get("weight_map")
+    names = list(index.values()) if isinstance(index, Mapping) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"{folder / _INDEX}: weight_map must give each tensor's file in this folder; copy it again")
+    return {name: folder / name for name in sorted({*names})}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, and {_INDEX} names it; copy the whole folder again")
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}; {path.stat().st_size:,} bytes); copy it again"
+        ) from error
+    with file:
+        yield file
