@@ -145,7 +145,7 @@ def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers: Python, the platform, this package and the numerical ones below it.
 
     >>> sorted(versions())[:3]
-    ['flax', 'jax', 'jaxlib']
+    ['flax', 'grain', 'jax']
     """
     names = ("pmpjax", "jax", "jaxlib", "optax", "flax", "numpy", "scipy", "grain", "tokenizers")
     found = {"python": platform.python_version(), "platform": platform.platform()}
