@@ -223,9 +223,9 @@ def _train(arguments: list[str], name: str, announce: Callable[[Path], None]) ->
     rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
     rows |= {"model": str(out / "export"), "curves": str(out / "train" / "metrics")}
     rows["metrics"] = str(out / "metrics.json")
-    if "sample" in metrics:
-        rows["sample"] = metrics["sample"]
     _table("train", rows)
+    if "sample" in metrics:  # not in the table, which would read its brackets as markup
+        print(metrics["sample"])
     return 0
 
 
