@@ -1,5 +1,6 @@
 """The decoder in Hugging Face's words: config.json of Mistral, Llama and GPT-2, and the names of their tensors."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -189,7 +190,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[str, Decoder
     or an option that the decoder has not, a size that is missing or none.
     """
     kind = settings.get("model_type")
-    if kind not in PREFIX:
+    if not isinstance(kind, str) or kind not in PREFIX:
         raise ValueError(f"{where}: model_type is {kind!r}; known ones: {', '.join(PREFIX)}")
     reader = _Settings(settings, where)
     reader.demand("quantization_config", None, None)
@@ -229,14 +230,13 @@ def _llama_config(reader: "_Settings", kind: str) -> DecoderConfig:
     window = None
     if kind == "mistral" and reader.settings.get("sliding_window", 4_096) is not None:
         window = reader.size("sliding_window", 4_096)
-    layer_types = ["sliding_attention" if window else "full_attention"]
-    if {*(reader.settings.get("layer_types") or layer_types)} != {*layer_types}:
-        reader.refuse("layer_types", f"every layer {layer_types[0]!r}")
+    layers, layer_type = reader.size("num_hidden_layers"), "sliding_attention" if window else "full_attention"
+    reader.demand("layer_types", None, None, [layer_type] * layers)
     head_size = reader.size("head_dim", width // heads)
     return DecoderConfig(
         vocabulary=reader.size("vocab_size"),
         width=width,
-        layers=reader.size("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         key_value_heads=reader.size("num_key_value_heads", 8 if kind == "mistral" else heads),
         hidden=reader.size("intermediate_size"),
@@ -288,6 +288,6 @@ class _Settings(NamedTuple):
 
     def number(self, key: str, default: float) -> float:
         found = self.settings.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
-            self.refuse(key, "positive numbers there; correct the file")
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+            self.refuse(key, "positive numbers there; correct it")
         return float(found)

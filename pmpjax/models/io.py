@@ -46,7 +46,7 @@ def save_pretrained(
 
     RMS norms, rotary positions and SwiGLU without biases are a Mistral where the config has a window, else a Llama;
     layer norms, learned positions and GELU with biases are a GPT-2. The folder is whole or not there: it is written
-    under a temporary name beside it, and renamed.
+    under a temporary name beside it (.NAME.PID.tmp, of no use where a killed process left it), and renamed.
 
     Args:
         folder: must not exist, or be empty; its parents are made.
