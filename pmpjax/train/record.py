@@ -91,7 +91,7 @@ class Record:
         self._pending.append(("evaluation", step, values))
 
     def training(self, step: int, values: Mapping[str, Any]) -> None:
-        """Notes loss and gradient norm of a step, on the device."""
+        """Notes loss and gradient norm of the steps of one call from `step` on, [K] each, on the device."""
         self._pending.append(("training", step, values))
         if self._clock is None:  # the first step's call compiled it: that time belongs to no rate
             self._clock = time.perf_counter()
@@ -115,7 +115,11 @@ class Record:
             count += 1
         taken = [self._pending.popleft() for _ in range(count)]
         host = jax.device_get([values for _, _, values in taken])
-        entries = [(kind, step, values) for (kind, step, _), values in zip(taken, host, strict=True)]
+        entries = [
+            (kind, step + offset, {name: np.atleast_1d(value)[offset] for name, value in values.items()})
+            for (kind, step, _), values in zip(taken, host, strict=True)
+            for offset in range(np.size(values["loss"]) if kind == "training" else 1)
+        ]
         before = len(self._losses)
         for kind, step, values in entries:
             self._keep(kind, step, {name: float(value) for name, value in values.items()})

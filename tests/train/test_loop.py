@@ -98,6 +98,20 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(count):
         train(losses, optimizer, start(), batches(), STEPS, accumulate=3)
 
 
+@pytest.mark.parametrize("together", [3, 4, 50])
+def test_steps_made_in_one_call_are_the_same_steps(together):
+    options = {"evaluate": evaluate, "evaluate_every": 4}
+    sinks = [Sink(), Sink()]
+    single = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
+    joined = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], steps_per_call=together, **options)
+    np.testing.assert_allclose(joined.losses, single.losses, rtol=1e-6)
+    assert joined.evaluated_at.tolist() == single.evaluated_at.tolist()
+    np.testing.assert_allclose(joined.evaluated["all"], single.evaluated["all"], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), joined.params, single.params)
+    for name in ("loss", "gradient_norm", "all"):
+        assert [step for step, _ in sinks[0].of(name)] == [step for step, _ in sinks[1].of(name)]
+
+
 class Killed(Exception):
     pass
 
@@ -118,16 +132,18 @@ def stopping_at(step):
 
 
 @pytest.mark.parametrize("fatal", [2, 5, 9])
-@pytest.mark.parametrize("measure", [evaluate, None])
-def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure):
+@pytest.mark.parametrize(("measure", "together"), [(evaluate, 1), (None, 1), (evaluate, 4), (None, 4)])
+def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure, together):
     options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4, "checkpoints": tmp_path / "a"}
+    options["steps_per_call"] = together
     sinks, done = [Sink(), Sink()], []
     whole = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
     options["checkpoints"] = tmp_path / "b"
     with pytest.raises(Killed):
         train(losses, OPTIMIZER, start(), stopping_at(fatal), STEPS, metrics=sinks[1], **options)
     again = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], progress=done.append, **options)
-    assert again.resumed_at == {2: None, 5: 4, 9: 8}[fatal]
+    # The next call's batches are read before this one's end is saved.
+    assert again.resumed_at == ({2: None, 5: 4, 9: 8} if together == 1 else {2: None, 5: None, 9: 4})[fatal]
     assert done[0].step >= (again.resumed_at or 0) and sum(report.steps for report in done) == STEPS
     for name in ("params", "opt_state", "losses", "evaluated_at", "evaluated"):
         jax.tree.map(np.testing.assert_array_equal, getattr(again, name), getattr(whole, name))
