@@ -30,6 +30,8 @@ class PretrainConfig:
         dev_rows: rows of the target's dev split measured each time, spread evenly over its documents.
         test_rows: the same of its test split.
         save_every: steps between checkpoints.
+        steps_per_call: steps that the device makes before the host is asked again; dividing `evaluate_every` it costs
+            one compilation.
     """
 
     steps: int = 600
@@ -39,6 +41,7 @@ class PretrainConfig:
     dev_rows: int = 96
     test_rows: int = 192
     save_every: int = 150
+    steps_per_call: int = 6
 
 
 def build_pretrain(
@@ -96,6 +99,7 @@ def build_pretrain(
                 evaluate_every=config.evaluate_every,
                 checkpoints=folder / f"{name}-checkpoints",
                 save_every=config.save_every,
+                steps_per_call=config.steps_per_call,
                 progress=_report(bar, name),
             )
             save_params(folder / f"{name}-params", trained.params)

@@ -87,7 +87,7 @@ def train(
     """theta_{t+1} = optimizer(grad mean_b losses(theta_t, batch_t[b])) for t = 0 .. steps-1.
 
     One jitted function, whose state is donated, serves every run with equal `losses`, `optimizer` and shapes. While it
-    runs the next batch is fetched and put on the devices; losses and evaluations stay there and are read a few steps later.
+    runs the next batch is fetched and put on the devices; losses and evaluations stay there, read a few steps later.
 
     Args:
         losses: (params, batch) -> [B]; the same function object in each call that should share the compilation.
