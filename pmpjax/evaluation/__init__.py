@@ -2,5 +2,16 @@
 
 from pmpjax.evaluation.curves import Estimate, Speedup, estimate, smooth, speedup, steps_to_reach
 from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
+from pmpjax.evaluation.reference import ngram_bits_per_byte
 
-__all__ = ["Estimate", "KneserNey", "Speedup", "bits_per_byte", "estimate", "smooth", "speedup", "steps_to_reach"]
+__all__ = [
+    "Estimate",
+    "KneserNey",
+    "Speedup",
+    "bits_per_byte",
+    "estimate",
+    "ngram_bits_per_byte",
+    "smooth",
+    "speedup",
+    "steps_to_reach",
+]
