@@ -1,4 +1,4 @@
-"""A tiny decoder, ten minutes on two cores, against a Kneser-Ney 5-gram: `python experiments/train_installed_docs.py [OUT]`.
+"""A tiny decoder, ten minutes on two cores, against a 5-gram: `python experiments/train_installed_docs.py [OUT]`.
 
 Both learn from the same tokens of installed-docs and are measured on the same held-out ones, scipy's reference
 documentation, of which every copy was taken out of the source.
