@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pmpjax.data.documents import Document, Rejection, SourceError, digest
 from pmpjax.data.files import read_files
 from pmpjax.data.hub import read_hub
-from pmpjax.data.installed import Budget, fingerprints, harvest, reference
+from pmpjax.data.installed import KINDS, Budget, fingerprints, harvest, reference
 from pmpjax.data.packages import normal_name
 from pmpjax.data.stories import GRAMMAR, TINYSTORIES, generate_stories, grammar_count, read_tinystories
 from pmpjax.data.tfds import read_tfds
@@ -104,6 +104,46 @@ def read_sources(
         result.packages |= part.packages
     result.documents = _with_unique_ids(result.documents)
     return result
+
+
+def hold_out(documents: Sequence[Document], share: float, seed: int = 0) -> tuple[list[Document], list[Document]]:
+    """(train, heldout): whole packages or files, in the order of a seeded hash, as many as fit into the share of bytes.
+
+    Where none of them fits, documents take their place. Both sides have at least one document.
+
+    >>> found = [Document(str(i), "text", f"{'ab'[i // 9]}:code:{i}", "") for i in range(10)]
+    >>> train, heldout = hold_out(found, 0.2)
+    >>> [document.origin for document in heldout]
+    ['b:code:9']
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; it must leave something on both sides: between 0 and 1")
+    if len(documents) < 2:
+        raise SourceError(f"a split needs at least 2 documents; found {len(documents)}")
+    sizes = [len(document.text.encode()) for document in documents]
+    budget = share * sum(sizes)
+    chosen: set[str] = set()
+    for keys in ([_unit(document) for document in documents], [document.id for document in documents]):
+        total: dict[str, int] = {}
+        for key, size in zip(keys, sizes, strict=True):
+            total[key] = total.get(key, 0) + size
+        left = budget
+        for key in sorted(total, key=lambda key: digest(str(seed), "heldout", key)):
+            if total[key] <= left:
+                left -= total[key]
+                chosen.add(key)
+        if chosen:
+            break
+    else:
+        chosen = {min(total, key=lambda key: total[key])}
+    heldout = [document for document, key in zip(documents, keys, strict=True) if key in chosen]
+    return [document for document, key in zip(documents, keys, strict=True) if key not in chosen], heldout
+
+
+def _unit(document: Document) -> str:
+    """What must not be torn: the package of "package:kind:place", the group of anything else."""
+    package, *rest = document.origin.split(":")
+    return package if len(rest) == 2 and rest[0] in KINDS else document.group
 
 
 def split_target(documents: Sequence[Document], seed: int = 0) -> tuple[list[Document], list[Document]]:

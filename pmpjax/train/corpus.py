@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from pmpjax.data.documents import Document, Rejection, SourceError, digest, within_budget
 from pmpjax.data.duplicates import overlap, separate
 from pmpjax.data.installed import Budget, by_kind
-from pmpjax.data.sources import packages_of, read_source, read_sources
+from pmpjax.data.sources import Corpus, hold_out, packages_of, read_source, read_sources
 from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import (
     END_OF_DOCUMENT,
@@ -38,7 +38,7 @@ class CorpusConfig:
         source: sources to train on: installed-docs, files, folders, tfds:NAME[@SPLIT], hf:NAME[@SPLIT], tinystories,
             story-grammar.
         heldout: one source to measure on; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source, and so is
-            every copy of a held-out text.
+            every copy of a held-out text. A share, "5%", holds out whole files or packages of the source itself.
         source_bytes: at most this much text of the source, a random part of it; None takes all. Copies are searched in
             memory, which takes some thirty times the text.
         heldout_bytes: at most this much held-out text.
@@ -84,13 +84,17 @@ def build_corpus(config: CorpusConfig, folder: Path, progress: Bar) -> None:
     """
     check_numbers(config.vocabulary, config.near)
     tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer, config.end_token)
-    heldout = read_source(config.heldout, config.budget, seed=config.seed)
+    share = _share(config.heldout)
+    heldout = Corpus() if share else read_source(config.heldout, config.budget, seed=config.seed)
     progress.update(1, step="held-out text", documents=len(heldout.documents))
-    source = read_sources(config.source, config.budget, exclude=packages_of(config.heldout), seed=config.seed)
+    exclude = frozenset() if share else packages_of(config.heldout)
+    source = read_sources(config.source, config.budget, exclude=exclude, seed=config.seed)
     progress.update(1, step="source", documents=len(source.documents))
     part = source.documents
     if config.source_bytes is not None:
         part = within_budget(part, config.source_bytes, config.seed)
+    if share:
+        part, heldout.documents = hold_out(part, share, config.seed)
     found = separate({"heldout": heldout.documents, "source": part}, config.near)
     removed = {
         "duplicates_removed": found.copies["source"]["source"],
@@ -124,6 +128,19 @@ def build_corpus(config: CorpusConfig, folder: Path, progress: Bar) -> None:
     write_json(folder / "packages.json", {"source": source.packages, "heldout": heldout.packages})
     write_json(folder / "counts.json", counts)
     progress.update(1, step="tokens", tokens=counts["train"]["tokens"])
+
+
+def _share(heldout: str) -> float | None:
+    """The fraction that "5%" names; None for the name of a source."""
+    if not heldout.endswith("%"):
+        return None
+    try:
+        share = float(heldout[:-1]) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise SourceError(f"heldout is {heldout!r}; a share lies between 0% and 100%, or name a source")
+    return share
 
 
 def check_numbers(vocabulary: int, near: float) -> None:

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from pmpjax.data import Budget, Document, SourceError, read_source
-from pmpjax.data.builders import hold_out, write_tfds
+from pmpjax.data.builders import write_tfds
+from pmpjax.data.sources import hold_out
 from pmpjax.data.stories import generate_stories
 
 BUDGET = Budget(docstring=60_000, code=40_000, readme=5_000, changelog=1_000, licence=5_000, data=5_000)

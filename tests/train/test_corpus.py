@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -132,6 +133,26 @@ def test_a_part_of_the_source_by_bytes(pile, tmp_path):
     part = texts_of(tmp_path / "part", "train")
     assert 10 < len(part) < 55 and set(part) < set(texts_of(tmp_path / "all", "train"))
     assert 4_000 < counts_of(tmp_path / "part")["train"]["bytes"] <= 5_000
+
+
+def test_a_share_of_the_source_is_held_out_by_whole_files(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(20):
+        text = "".join(f"number {number} line {line} has words of its own {number * line}\n" for line in range(30))
+        (files / f"{number:02}.txt").write_text(text)
+    config = CorpusConfig(source=(str(files),), heldout="20%", vocabulary=300)
+    build_corpus(config, tmp_path / "out", Recorder())
+    train, heldout = texts_of(tmp_path / "out", "train"), texts_of(tmp_path / "out", "heldout")
+
+    def numbers(texts):
+        return {int(text.split()[1]) for text in texts}
+
+    assert numbers(train) | numbers(heldout) == set(range(20)) and not numbers(train) & numbers(heldout)
+    assert 2 <= len(numbers(heldout)) <= 4
+    for wrong in ("0%", "100%", "some%"):
+        with pytest.raises(SourceError, match=wrong):
+            build_corpus(dataclasses.replace(config, heldout=wrong), tmp_path / "no", Recorder())
 
 
 def test_stories_are_held_out_of_stories(tmp_path):
