@@ -1,0 +1,120 @@
+"""Rows in chunks of one shape, and documents from their rows: what the baselines with a proxy model share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pmpjax.control import trees
+from pmpjax.data import Prepared
+from pmpjax.models import Decoder, Rows, mean_token_loss
+
+
+def source_rows(prepared: Prepared) -> Rows:
+    """All rows of the source, [R, L]."""
+    return Rows(prepared.source_rows, prepared.source_lengths)
+
+
+def dev_rows(prepared: Prepared) -> Rows:
+    """The rows of the target's dev split that have a label; the test split is for the verdict alone.
+
+    Raises:
+        ValueError: none has.
+    """
+    return with_labels(Rows(prepared.dev_rows, prepared.dev_lengths), "the target's dev split")
+
+
+def with_labels(rows: Rows, name: str) -> Rows:
+    """The rows of two tokens or more; ValueError when there are none."""
+    kept = np.flatnonzero(np.asarray(rows.lengths) > 1)
+    if not len(kept):
+        raise ValueError(f"{name} has {len(rows.lengths)} rows, none of two tokens or more; give it longer texts")
+    return Rows(np.asarray(rows.tokens)[kept], np.asarray(rows.lengths)[kept])
+
+
+def in_chunks(rows: Rows, chunk: int) -> Rows:
+    """Leaves [C, chunk, ...]; the last chunk is filled with rows of length 0, which have no label.
+
+    >>> in_chunks(Rows(np.ones((3, 4), int), np.array([4, 2, 3])), 2).lengths.tolist()
+    [[4, 2], [3, 0]]
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; at least one row is evaluated at a time")
+    pad = -len(rows.lengths) % chunk
+    tokens = np.pad(np.asarray(rows.tokens), ((0, pad), (0, 0)))
+    lengths = np.pad(np.asarray(rows.lengths), (0, pad))
+    return Rows(tokens.reshape(-1, chunk, tokens.shape[1]), lengths.reshape(-1, chunk))
+
+
+def row_values(function: Callable[[Any, Rows], Array], operands: Any, rows: Rows, chunk: int) -> np.ndarray:
+    """function(operands, rows) -> one number a row, `chunk` rows at a time: [R].
+
+    The function is jitted by the caller, who so keeps its compilation from one call to the next.
+    """
+    chunks = in_chunks(rows, chunk)
+    parts = [
+        np.asarray(function(operands, Rows(tokens, lengths)))
+        for tokens, lengths in zip(chunks.tokens, chunks.lengths, strict=True)
+    ]
+    return np.concatenate(parts)[: len(rows.lengths)]
+
+
+def document_scores(prepared: Prepared, values: np.ndarray, method: str, mend: str) -> Float[Array, " documents"]:
+    """s_d = sum_r m_r v_r / sum_r m_r over the rows r of document d, with m_r their labels (tokens less one): [D].
+
+    What is linear in a row's mean loss becomes that of the document's mean loss a label. A document of one token has
+    no label and teaches nothing: it gets the lowest score of the others.
+
+    Args:
+        values: [R], one for each row of the source.
+        method, mend: named in the error.
+
+    Raises:
+        ValueError: a score is not finite, or no document has a label.
+    """
+    documents = len(prepared.documents.ids)
+    labels = prepared.source_lengths.astype(np.float64) - 1
+    total = np.bincount(prepared.source_document, labels, minlength=documents)
+    if not total.any():
+        raise ValueError(f"{method}: no document of the source has two tokens; give it longer texts")
+    weighted = np.where(labels > 0, values.astype(np.float64), 0.0) * labels
+    scores = np.bincount(prepared.source_document, weighted, minlength=documents) / np.maximum(total, 1)
+    if not np.isfinite(scores).all():
+        bad = np.flatnonzero(~np.isfinite(scores))
+        raise ValueError(
+            f"{method}: {len(bad)} of {documents} scores are not finite, the first of document "
+            f"{prepared.documents.ids[bad[0]]}; {mend}"
+        )
+    return jnp.asarray(np.where(total > 0, scores, scores[total > 0].min()))
+
+
+def mean_gradient(decoder: Decoder, params: Any, chunks: Rows) -> Any:
+    """grad_theta of the loss in nats a label over all chunks (`in_chunks`), like the parameters.
+
+    Gradients are added up chunk by chunk, so that one chunk's activations are in memory, in a jvp of it as well.
+    """
+    loss = mean_token_loss(decoder)
+
+    def add(total: tuple[Any, Array], rows: Rows) -> tuple[tuple[Any, Array], None]:
+        gradient, count = jax.grad(loss, has_aux=True)(params, rows)
+        return (trees.add(total[0], gradient), total[1] + count), None
+
+    chunks = jax.tree.map(jnp.asarray, chunks)
+    shapes = jax.eval_shape(lambda: jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda leaf: leaf[0], chunks)))
+    (gradient, count), _ = jax.lax.scan(add, trees.zeros_of(shapes), chunks)
+    return jax.tree.map(lambda leaf: leaf / count, gradient)
+
+
+def check_positive(method: str, **settings: float | int) -> None:
+    """ValueError naming the first setting that is not positive.
+
+    >>> check_positive("dsir", buckets=0)
+    Traceback (most recent call last):
+    ValueError: dsir: buckets is 0, expected a positive number
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise ValueError(f"{method}: {name} is {value}, expected a positive number")
