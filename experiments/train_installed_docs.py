@@ -7,7 +7,7 @@ documentation, of which every copy was taken out of the source.
 import sys
 from pathlib import Path
 
-from pmpjax.evaluation import ngram_bits_per_byte
+from pmpjax.evaluation import draw_training, ngram_bits_per_byte
 from pmpjax.runs import write_json
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.corpus import CorpusConfig
@@ -31,8 +31,9 @@ CONFIG = TrainConfig(
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/train-installed-docs")
     metrics = run(CONFIG, out)
-    ngram = ngram_bits_per_byte(out / "corpus", order=5)
+    reference = {f"{order}-gram": ngram_bits_per_byte(out / "corpus", order) for order in (3, 5)}
+    write_json(out / "against_ngrams.json", {"decoder": metrics["heldout_bits_per_byte"], **reference})
+    draw_training(out, reference, Path(__file__).with_suffix(".png"))
     minutes = metrics["stage_seconds"]["train"] / 60
-    table = {"decoder": metrics["heldout_bits_per_byte"], "5-gram": ngram, "minutes": minutes}
-    write_json(out / "against_ngrams.json", table)
-    print(f"bits a byte, held out: decoder {table['decoder']:.3f} after {minutes:.1f} minutes, 5-gram {ngram:.3f}")
+    print(f"bits a byte, held out: decoder {metrics['heldout_bits_per_byte']:.3f} after {minutes:.1f} minutes;")
+    print("; ".join(f"{name} {value:.3f}" for name, value in reference.items()))
