@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 import pmpjax as pmp
 from pmpjax import observables as obs
@@ -19,6 +19,7 @@ from pmpjax.control.conditions import frank_wolfe_gap, spread_of
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows, example_losses
 from pmpjax.pds.common import stage_generator, stage_seed
+from pmpjax.pds.fit import correlation
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train.model import ModelConfig, forward_flops
@@ -114,6 +115,58 @@ def score_instances(config: SolveConfig, decoder: Decoder, params: Any, steps: S
     return Solved(config.every * found.seen["worth"], found)
 
 
+def batch_scores(
+    gradient: Float[Array, "steps batch"], index: Int[np.ndarray | Array, "steps batch"], instances: int
+) -> Float[Array, " instances"]:
+    """-dJ/dgamma_n = -(N / B) sum_{(t, b): index_tb = n} dJ/du_tb, [N]: the worth by an instance's own batches alone.
+
+    gamma is one weight an instance for the whole run, L_t = (N / B) sum_b gamma_{index_tb} l_{index_tb}: u_tb is
+    (N / B) gamma_{index_tb}. The sweep gives dJ/du for nothing. An instance that met no batch gets 0. Over the draw of
+    the batches this estimates the same sum over all steps as `score_instances` does, with more variance.
+
+    Args:
+        gradient: dJ/du, `seen["gradient"]` of the sweep.
+        index: the instance at each place of each batch.
+        instances: N.
+
+    >>> batch_scores(jnp.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0, 2], [2, 2]]), 4).tolist()
+    [-2.0, 0.0, -18.0, 0.0]
+    """
+    return jnp.zeros(instances, gradient.dtype).at[index].add(-gradient * (instances / index.shape[1]))
+
+
+def agreement(
+    scores: Float[np.ndarray, " instances"],
+    batch: Float[np.ndarray, " instances"],
+    index: Int[np.ndarray, "steps batch"],
+) -> dict[str, Any]:
+    """How the two estimators of an instance's worth agree, over the instances that a batch met.
+
+    Each batch score is divided by how often its instance came, relative to how often it would on average, so that what
+    is compared with the score over all steps is (T / times) sum over the steps at which it came.
+
+    Returns:
+        met: instances compared. spearman: rank correlation, None where undefined. slope: of the least squares line of
+        the batch estimates on the scores; 1 when they estimate the same, None where undefined. residual: standard
+        deviation around that line relative to the line's own: noise by signal.
+    """
+    times = np.bincount(index.ravel(), minlength=len(scores))
+    met = times > 0
+    whole = np.asarray(scores, np.float64)[met]
+    estimate = np.asarray(batch, np.float64)[met] * (index.size / len(scores)) / times[met]
+    spearman = correlation(estimate, whole)
+    slope = residual = None
+    if spearman is not None:
+        slope, intercept = np.polyfit(whole, estimate, 1)
+        residual = float(np.std(estimate - slope * whole - intercept) / abs(slope * np.std(whole)))
+    return {
+        "met": int(met.sum()),
+        "spearman": spearman,
+        "slope": None if slope is None else float(slope),
+        "residual": residual,
+    }
+
+
 def check_health(config: SolveConfig, sweep: pmp.Sweep) -> None:
     """Refuses a sweep whose costate is not finite or exploded."""
     health = sweep.health
@@ -130,6 +183,9 @@ def build_solve(
     config: SolveConfig, model: ModelConfig, prepared: Prepared, params: Any, seed: int, folder: Path, bar: Bar
 ) -> None:
     """Fills `folder` with scores.parquet (one row an instance: row, document, id, tokens, score) and solve.json.
+
+    solve.json: the health of the sweep and Pontryagin's conditions (`sweep_facts`), how the estimate from each
+    instance's own batches agrees with the scores (`batch_estimator`: `agreement`), sizes and FLOPs.
 
     Raises:
         SweepError: when the costate is not finite or grew too much.
@@ -149,6 +205,8 @@ def build_solve(
     check_health(config, solved.sweep)
     bar.update(config.steps, J=float(solved.sweep.value), growth=solved.sweep.health.growth)
 
+    scores = np.asarray(solved.scores, np.float64)
+    by_batch = np.asarray(batch_scores(solved.sweep.seen["gradient"], index, len(rows)), np.float64)
     document = prepared.source_document[rows]
     table = pa.table(
         {
@@ -156,7 +214,7 @@ def build_solve(
             "document": document,
             "id": list(prepared.documents.ids[document]),
             "tokens": prepared.source_lengths[rows],
-            "score": np.asarray(solved.scores, np.float64),
+            "score": scores,
         }
     )
     with atomic(folder / "scores.parquet") as temporary:
@@ -166,6 +224,7 @@ def build_solve(
         folder / "solve.json",
         {
             **sweep_facts(config, solved.sweep),
+            "batch_estimator": agreement(scores, by_batch, index),
             "instances": len(rows),
             "short_rows_left_out": int((prepared.source_lengths < config.minimum_tokens).sum()),
             "flops": solve_flops(config, len(rows), lambda count: forward_flops(decoder_config, count * length)),
