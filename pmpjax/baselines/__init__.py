@@ -1,10 +1,20 @@
 """Other ways to choose documents, each with the signature of a PDS scorer (`Scorer`)."""
 
 from pmpjax.baselines.dsir import dsir
-from pmpjax.baselines.gradients import gradient_similarity
-from pmpjax.baselines.influence import influence
+from pmpjax.baselines.gradients import gradient_flops, gradient_similarity
+from pmpjax.baselines.influence import influence, influence_flops
 from pmpjax.baselines.random import random
-from pmpjax.baselines.rho import rho_loss
+from pmpjax.baselines.rho import rho_flops, rho_loss
 from pmpjax.baselines.scorers import Scorer
 
-__all__ = ["Scorer", "dsir", "gradient_similarity", "influence", "random", "rho_loss"]
+__all__ = [
+    "Scorer",
+    "dsir",
+    "gradient_flops",
+    "gradient_similarity",
+    "influence",
+    "influence_flops",
+    "random",
+    "rho_flops",
+    "rho_loss",
+]

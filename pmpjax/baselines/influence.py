@@ -45,7 +45,7 @@ def influence(
     decoder: Decoder,
     proxy_params: Any,
     *,
-    damping: float = 0.1,
+    damping: float = 1.0,
     iterations: int = 20,
     tolerance: float = 1e-3,
     hessian_rows: int = 256,
@@ -65,7 +65,8 @@ def influence(
 
     Args:
         proxy_params: theta, as `decoder` takes it.
-        damping: added to H's diagonal, in nats a label by squared parameter.
+        damping: added to H's diagonal, in nats a label by squared parameter. A proxy of 0.6M parameters after 160 steps
+            needed more than 0.3.
         iterations: at most.
         tolerance: of the residual, relative to the gradient.
         chunk: rows evaluated at once.
@@ -121,6 +122,19 @@ def influence(
         return document_scores(prepared, values, "influence", "raise damping")
 
     return score
+
+
+def influence_flops(
+    forward: Callable[[int], float | int], *, rows: int, dev_rows: int, hessian_rows: int, iterations: int
+) -> float | int:
+    """A gradient of the dev split, a jvp of the gradient an iteration, a jvp of the loss for each row of the source.
+
+    `forward(rows)`: FLOPs of a forward pass over so many rows; these cost it 3, 9 and 2 times.
+
+    >>> influence_flops(lambda rows: rows, rows=1000, dev_rows=100, hessian_rows=10, iterations=20)
+    4100
+    """
+    return 3 * forward(dev_rows) + 9 * iterations * forward(hessian_rows) + 2 * forward(rows)
 
 
 def conjugate_gradient(product: Callable[[Any], Any], b: Any, *, iterations: int, tolerance: float) -> Inverse:

@@ -1,5 +1,6 @@
 """RHO-Loss as a static score: how much of a document's loss goes away when the proxy has seen the target."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -60,3 +61,14 @@ def rho_loss(
         return document_scores(prepared, values, "rho_loss", "lower the fine-tuning's learning rate")
 
     return score
+
+
+def rho_flops(forward: Callable[[int], float | int], *, rows: int, steps: int, batch: int) -> float | int:
+    """The gradients of the fine-tuning, and two forward passes over the source.
+
+    `forward(rows)`: FLOPs of a forward pass over so many rows; a gradient costs it 3 times.
+
+    >>> rho_flops(lambda rows: rows, rows=1000, steps=10, batch=8)
+    2240
+    """
+    return 3 * forward(steps * batch) + 2 * forward(rows)
