@@ -7,8 +7,8 @@ documentation, of which every copy was taken out of the source.
 import sys
 from pathlib import Path
 
-from pmpjax.evaluation import draw_training, ngram_bits_per_byte
-from pmpjax.runs import write_json
+from pmpjax.evaluation import against_ngrams, draw_training
+from pmpjax.runs import write_text
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.corpus import CorpusConfig
 from pmpjax.train.model import ModelConfig
@@ -30,10 +30,13 @@ CONFIG = TrainConfig(
 
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/train-installed-docs")
-    metrics = run(CONFIG, out)
-    reference = {f"{order}-gram": ngram_bits_per_byte(out / "corpus", order) for order in (3, 5)}
-    write_json(out / "against_ngrams.json", {"decoder": metrics["heldout_bits_per_byte"], **reference})
-    draw_training(out, reference, Path(__file__).with_suffix(".png"))
-    minutes = metrics["stage_seconds"]["train"] / 60
-    print(f"bits a byte, held out: decoder {metrics['heldout_bits_per_byte']:.3f} after {minutes:.1f} minutes;")
-    print("; ".join(f"{name} {value:.3f}" for name, value in reference.items()))
+    minutes = run(CONFIG, out)["stage_seconds"]["train"] / 60
+    found = against_ngrams(out, order=5, length=CONFIG.length)
+    draw_training(out, found, 5, Path(__file__).with_suffix(".png"))
+    text = (
+        f"Bits a byte, held out: decoder {found.decoder:.3f} after {minutes:.1f} minutes, Kneser-Ney 5-gram "
+        f"{found.ngram:.3f}; difference {found.difference:.3f}, 95% interval {found.interval[0]:.3f} to "
+        f"{found.interval[1]:.3f} (documents resampled); lower on {found.documents_better:.0%} of the documents.\n"
+    )
+    write_text(Path(__file__).with_suffix(".md"), f"`python experiments/train_installed_docs.py`\n\n{text}")
+    print(text, end="")

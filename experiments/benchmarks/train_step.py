@@ -161,8 +161,8 @@ def table(results: dict, steps: int) -> tuple[str, dict]:
     head = (
         f"d {SIZES['width']}, {SIZES['layers']} layers, vocabulary {VOCABULARY}, {BATCH} x {LENGTH} tokens, AdamW, "
         f"clip; {THREADS} threads, {len(pairs)} interleaved rounds of {steps} steps.\n"
-        f"Tokens/s of the peer: {facts['ratio']:.2f}x (median of the rounds' ratios); its memory: "
-        f"{facts['memory_ratio']:.2f}x. Losses of the {steps} steps differ by at most "
+        f"{facts['ratio']:.2f}x the tokens/s of the peer (median of the rounds' ratios), {facts['memory_ratio']:.2f}x "
+        f"its memory. Losses of the {steps} steps differ by at most "
         f"{facts['largest_difference_of_losses']:.1e}. Matmul peak in the same run: {peak / 1e9:.0f} GFLOP/s.\n"
     )
     columns = (

@@ -2,16 +2,17 @@
 
 from pmpjax.evaluation.curves import Estimate, Speedup, estimate, smooth, speedup, steps_to_reach
 from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
-from pmpjax.evaluation.reference import draw_training, ngram_bits_per_byte
+from pmpjax.evaluation.reference import Comparison, against_ngrams, draw_training
 
 __all__ = [
+    "Comparison",
     "Estimate",
     "KneserNey",
     "Speedup",
+    "against_ngrams",
     "bits_per_byte",
     "draw_training",
     "estimate",
-    "ngram_bits_per_byte",
     "smooth",
     "speedup",
     "steps_to_reach",

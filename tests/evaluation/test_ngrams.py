@@ -1,5 +1,4 @@
 import itertools
-import json
 import math
 from collections import Counter, defaultdict
 
@@ -7,12 +6,9 @@ import numpy as np
 import pytest
 
 from pmpjax.data import train_tokenizer
-from pmpjax.data.storage import write_tokens
 from pmpjax.data.stories import generate_stories
 from pmpjax.data.tokenizer import encode
-from pmpjax.evaluation import draw_training, ngram_bits_per_byte
 from pmpjax.evaluation.ngrams import KneserNey, _discounts, bits_per_byte
-from pmpjax.runs.metrics import Metrics
 
 END = 0
 
@@ -181,26 +177,3 @@ def test_bits_a_byte():
     assert math.isclose(bits_per_byte(8 * math.log(2) * 5, 5), 8)
     with pytest.raises(ValueError, match="bytes is 0"):
         bits_per_byte(1.0, 0)
-
-
-def test_the_reference_of_a_run_is_the_mean_over_what_a_decoder_is_asked_times_tokens_a_byte(tmp_path):
-    documents = {
-        "train": [np.array([1, 2, 3, 0]), np.array([2, 1, 0])],
-        "heldout": [np.array([1, 3, 0]), np.array([2, 0])],
-    }
-    for name, sequences in documents.items():
-        write_tokens(tmp_path / "tokens", name, [np.asarray(s, np.uint16) for s in sequences])
-    counts = {"vocabulary": 5, "end_of_document": 0, "heldout": {"tokens": 5, "bytes": 20}}
-    (tmp_path / "counts.json").write_text(json.dumps(counts))
-    model = KneserNey.fit(np.concatenate(documents["train"]), 2, vocabulary=5, end_of_document=0)
-    first, second = (model.losses(document)[1:] for document in documents["heldout"])
-    expected = np.mean([*first, *second]) * 5 / 20 / np.log(2)
-    np.testing.assert_allclose(ngram_bits_per_byte(tmp_path, order=2), expected, rtol=1e-12)
-
-
-def test_a_run_is_drawn_with_what_it_has_to_beat(tmp_path):
-    with Metrics(tmp_path / "train" / "metrics", lambda step, values: {}) as metrics:
-        for step in (0, 10, 20):
-            metrics.write(step, {"heldout_bits_per_byte": 8.0 / (1 + step)})
-    draw_training(tmp_path, {"5-gram": 1.5}, tmp_path / "drawn")
-    assert (tmp_path / "drawn.png").stat().st_size > 5_000 and (tmp_path / "drawn.pdf").exists()

@@ -111,7 +111,7 @@ def test_greedy_writing_is_reading_and_taking_the_best_at_rows_of_unequal_length
 
 def test_sampling_follows_the_temperature_and_keeps_to_the_most_probable():
     decoder, params = built("mistral")
-    prompts = Rows(jnp.tile(tokens(1, 3), (4_000, 1)), jnp.full(4_000, 3))
+    prompts = Rows(jnp.tile(tokens(1, 3), (1_000, 1)), jnp.full(1_000, 3))
     logits = np.asarray(decoder.apply({"params": params}, prompts.tokens[:1]))[0, 2] / 1.5
     p = np.exp(logits - logits.max())
     p /= p.sum()
@@ -119,9 +119,9 @@ def test_sampling_follows_the_temperature_and_keeps_to_the_most_probable():
 
     def shares(**options):
         drawn = generate(decoder, params, prompts, 1, key=jax.random.key(1), temperature=1.5, **options)
-        return np.bincount(np.asarray(drawn)[:, 0], minlength=len(p)) / 4_000
+        return np.bincount(np.asarray(drawn)[:, 0], minlength=len(p)) / 1_000
 
-    np.testing.assert_allclose(shares(), p, atol=4 * np.sqrt(0.25 / 4_000))
+    np.testing.assert_allclose(shares(), p, atol=4 * np.sqrt(0.25 / 1_000))
     assert (shares(top_k=3)[order[3:]] == 0).all() and (shares(top_k=3)[order[:3]] > 0).all()
     kept = int((np.cumsum(p[order]) - p[order] < 0.5).sum())
     assert (shares(top_p=0.5)[order[kept:]] == 0).all() and (shares(top_p=0.5)[order[:kept]] > 0).all()
@@ -141,11 +141,13 @@ def test_blocks_windows_segments_and_weights_equal_the_plain_softmax():
         logit = [queries[n, p, h] @ keys[n, s, h // 2] / 2 + log_weight[n, s] - (p - s) * penalty[h] for s in seen]
         weights[n, h, p, seen] = np.exp(logit) / np.exp(logit).sum()
         expected[n, p, h] = weights[n, h, p] @ values[n, :, h // 2]
-    for block in (2, 3, 64):
-        np.testing.assert_allclose(attend(q, k, v, visible, block), expected, atol=2e-6)
-    np.testing.assert_allclose(attend_by_library(q, k, v, visible, "xla"), expected, atol=2e-6)
-    np.testing.assert_allclose(attention_weights(q, k, visible), weights, atol=2e-6)
-    cached = attend_cached(q[:, 7:], k, v, jnp.tile(jnp.arange(7, 11)[None], (2, 1)), visible._replace(segments=None))
+    for block in (3, 64):
+        np.testing.assert_allclose(jax.jit(lambda *x, b=block: attend(*x, visible, b))(q, k, v), expected, atol=2e-6)
+    library = jax.jit(lambda *x: attend_by_library(*x, visible, "xla"))(q, k, v)
+    np.testing.assert_allclose(library, expected, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(lambda *x: attention_weights(*x, visible))(q, k), weights, atol=2e-6)
+    at, unpacked = jnp.tile(jnp.arange(7, 11)[None], (2, 1)), visible._replace(segments=None)
+    cached = jax.jit(lambda *x: attend_cached(*x, at, unpacked))(q[:, 7:], k, v)
     np.testing.assert_allclose(cached[1], expected[1, 7:], atol=2e-6)
     assert np.exp(np.float32(HIDDEN) - np.float32(-1e4)) == 0
 

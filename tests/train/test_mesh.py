@@ -65,6 +65,7 @@ def test_a_mesh_does_not_change_the_losses(alone, which):
     assert alone["sharded"] == [1, 1, 8, 4, 8]
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_the_losses_and_a_checkpoint_goes_to_another_mesh(alone, tmp_path):
     across = across_processes([[2, 2, 1]], steps=12, checkpoints=str(tmp_path), save_every=8)
     np.testing.assert_allclose(across["losses"][0], alone["losses"][0][:12], rtol=1e-5, atol=1e-5)
