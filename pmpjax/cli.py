@@ -192,6 +192,36 @@ def _pds_run(arguments: list[str], name: str, announce: Callable[[Path], None]) 
     return 0
 
 
+def _pds_compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
+    from pmpjax.pds import pipeline
+    from pmpjax.pds.compare import HEADER, comparison_rows
+    from pmpjax.pds.rivals import RIVALS
+
+    config, out = _parse(
+        pipeline.PDSConfig,
+        pipeline.PDSConfig(rivals=RIVALS, seeds=5),
+        arguments,
+        name,
+        "PDS, random and other methods of selection at equal budgets, over seeds.",
+        "runs/pds-compare",
+    )
+    if not config.rivals:
+        raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
+    announce(out)
+    metrics = pipeline.run(config, out)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*HEADER, title=f"PDS compared, {config.seeds} seeds", title_justify="left")
+    for row in comparison_rows(metrics["comparison"]):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(metrics["verdict"], markup=False)
+    console.print(f"report: {out / 'report' / 'report.html'}, figures: {out / 'compare.json'}", markup=False)
+    return 0
+
+
 def _train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     from pmpjax.train.pretraining import TrainConfig, run
 
@@ -307,6 +337,9 @@ def _sweep_error() -> float:
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", _pds_run),
+    ("pds", "compare"): Command(
+        "PDS beside DSIR, RHO-Loss, influence and gradient similarity, over seeds", _pds_compare
+    ),
     ("train",): Command("train a decoder on text: resumable, on one device or a mesh", _train),
     ("generate",): Command("write on from a prompt with a trained model", _generate),
     ("law", "perceptron"): Command(

@@ -120,6 +120,32 @@ def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):
     assert seconds < 60, "20 s on two free cores; three times that on a busy machine"
 
 
+def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, monkeypatch):
+    facts = {"mean": 4.25, "half_width": 0.125, "steps_needed": [310.0, None], "seconds": 170.0, "flops": 7.5e12}
+    rival = facts | {"mean": 4.5, "difference": {"mean": -0.25, "interval": [-0.5, -0.125]}}
+    table = {"pds": facts | {"difference": None}, "rho-loss": rival}
+    seen = []
+
+    def run(config, out):
+        seen.append((config, out))
+        return {"comparison": table, "verdict": "[it is so]"}
+
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", run)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["pds", "compare"]) == 0
+    config, out = seen[0]
+    assert config.rivals == ("dsir", "rho-loss", "influence", "gradient-similarity")
+    assert config.seeds == 5 and str(out) == "runs/pds-compare"
+    shown = capsys.readouterr().out
+    for text in ("RHO-Loss", "4.2500 ± 0.1250", "310 (1 of 2 seeds)", "-0.2500 [-0.5000, -0.1250]", "[it is so]"):
+        assert text in shown
+    assert main(["pds", "compare", "--rivals", "dsir", "--seeds", "2"]) == 0
+    assert seen[1][0].rivals == ("dsir",) and seen[1][0].seeds == 2
+    assert main(["pds", "compare", "--rivals"]) == 2 and "rivals is empty" in capsys.readouterr().err
+    assert main(["pds", "compare", "--rivals", "dsri"]) == 2 and "dsir" in capsys.readouterr().err
+    assert len(seen) == 2
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")

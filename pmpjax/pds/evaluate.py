@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pmpjax.evaluation import Speedup, estimate, smooth, speedup
 from pmpjax.runs import write_json
 
 BASELINE = "random"
+TITLES = {"pds": "PDS", "dsir": "DSIR", "rho-loss": "RHO-Loss", "gradient-similarity": "gradient similarity"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,29 +33,63 @@ def build_evaluate(
 
     evaluation.json: `speedup` {test, dev}: per seed the ratio, null where never reached; `steps_needed` likewise;
     `final_loss` {test, dev} {method: per seed}, smoothed; `verdict`, a sentence about the test split.
+
+    Where `curves` has rivals, also `arms` {method: speedup and steps_needed of each, as above} and `difference`
+    {test, dev} {other: `paired_difference` of the final losses, `method` minus the other}.
     """
     seeds = sorted({seed for _, seed in curves})
-    methods = [method, BASELINE]
+    rivals = [name for name in dict.fromkeys(name for name, _ in curves) if name not in (method, BASELINE)]
+    methods = [method, BASELINE, *rivals]
     result: dict[str, Any] = {"seeds": seeds, "speedup": {}, "steps_needed": {}, "final_loss": {}}
-    found: dict[str, list[Speedup]] = {}
+    arms: dict[str, Any] = {name: {"speedup": {}, "steps_needed": {}} for name in methods}
+    found: dict[tuple[str, str], list[Speedup]] = {}
     for split in ("test", "dev"):
-        found[split] = [
-            speedup(
-                curves[method, seed]["steps"],
-                curves[method, seed][split],
-                curves[BASELINE, seed][split],
-                config.smoothing,
-            )
-            for seed in seeds
-        ]
-        result["speedup"][split] = [one.ratio for one in found[split]]
-        result["steps_needed"][split] = [one.steps for one in found[split]]
+        for name in methods:
+            found[split, name] = [
+                speedup(
+                    curves[name, seed]["steps"],
+                    curves[name, seed][split],
+                    curves[BASELINE, seed][split],
+                    config.smoothing,
+                )
+                for seed in seeds
+            ]
+            arms[name]["speedup"][split] = [one.ratio for one in found[split, name]]
+            arms[name]["steps_needed"][split] = [one.steps for one in found[split, name]]
         result["final_loss"][split] = {
             name: [float(smooth(curves[name, seed][split], config.smoothing)[-1]) for seed in seeds] for name in methods
         }
-    result["verdict"] = verdict(found["test"])
+    result |= arms[method]
+    result["verdict"] = verdict(found["test", method])
+    if rivals:
+        result["arms"] = arms
+        result["difference"] = {
+            split: {name: paired_difference(final[method], final[name]) for name in methods if name != method}
+            for split, final in result["final_loss"].items()
+        }
     write_json(folder / "evaluation.json", result)
     draw_curves(curves, methods, folder / "curves", config.smoothing)
+
+
+def paired_difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """one_s - other_s over seeds s: the values, their mean, and its 95% interval (None below two seeds).
+
+    >>> found = paired_difference([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    >>> found["values"], found["mean"], [round(end, 3) for end in found["interval"]]
+    ([-1.0, -2.0, -3.0], -2.0, [-4.484, 0.484])
+    """
+    values = [float(a - b) for a, b in zip(one, other, strict=True)]
+    mean, half = estimate(values)
+    return {"values": values, "mean": mean, "interval": None if half is None else [mean - half, mean + half]}
+
+
+def title(method: str) -> str:
+    """The method as it is written on a page.
+
+    >>> title("rho-loss"), title("influence")
+    ('RHO-Loss', 'influence')
+    """
+    return TITLES.get(method, method)
 
 
 def verdict(found: list[Speedup]) -> str:
@@ -87,32 +123,45 @@ def verdict(found: list[Speedup]) -> str:
 def draw_curves(
     curves: dict[tuple[str, int], dict[str, Any]], methods: list[str], path: Path, smoothing: int = 3
 ) -> None:
-    """Test loss against step for each method, seeds as a band, with the step at which the baseline's end is reached."""
+    """Test loss against step for each method, seeds as a band, with the step at which the baseline's end is reached.
+
+    `methods`: the one judged, the baseline, and rivals, beside which the baseline steps back into a dashed grey.
+    """
     from pmpjax.runs.plots import band, figure
 
     seeds = sorted({seed for _, seed in curves})
     steps = curves[methods[0], seeds[0]]["steps"]
     losses = {name: np.stack([curves[name, seed]["test"] for seed in seeds]) for name in methods}
-    labels = {name: "random data" if name == BASELINE else f"selected by {name.upper()}" for name in methods}
-    with figure(path, width=4.6, height=3.0) as (_, axes):
+    labels = {name: "random data" if name == BASELINE else f"selected by {title(name)}" for name in methods}
+    several = len(methods) > 2
+    width, height = (5.4, 3.6) if several else (4.6, 3.0)
+    with figure(path, width=width, height=height) as (_, axes):
         panel = axes[0, 0]
-        for name in methods:
+        for name in [name for name in methods if name != BASELINE or not several]:
             band(panel, steps, losses[name], labels[name])
+        if several:
+            band(panel, steps, losses[BASELINE], labels[BASELINE], "#777777")
+            panel.lines[-1].set_linestyle("--")
         mean = {name: losses[name].mean(0) for name in methods}
         one = speedup(steps, mean[methods[0]], mean[BASELINE], smoothing)
         level = float(smooth(mean[BASELINE], smoothing)[-1])
         panel.axhline(level, color="#888888", linewidth=0.7, linestyle=":")
         if one.steps is not None:
             panel.plot([one.steps, one.total], [level, level], color="#555555", linewidth=0.9, marker="|", markersize=6)
-            panel.annotate(
-                f"{one.steps:.0f} of {one.total} steps ({one.ratio:.2f}x)",
-                (one.total, level),
-                xytext=(0, -4),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                fontsize=8,
-            )
+            text = f"{one.steps:.0f} of {one.total} steps ({one.ratio:.2f}x)"
+            if several:  # under the line there are the rivals
+                said = f"{title(methods[0])} reaches random's end in\n{text}"
+                panel.text(0.02, 0.04, said, transform=panel.transAxes, va="bottom", fontsize=8)
+            else:
+                panel.annotate(
+                    text,
+                    (one.total, level),
+                    xytext=(0, -4),
+                    textcoords="offset points",
+                    ha="right",
+                    va="top",
+                    fontsize=8,
+                )
         # The first measurements, of the random init, would squeeze what matters.
         shown = np.concatenate([rows[:, len(steps) // 10 + 1 :].ravel() for rows in losses.values()])
         margin = 0.06 * np.ptp(shown)

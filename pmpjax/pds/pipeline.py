@@ -7,12 +7,14 @@ from typing import Any
 
 from pmpjax.baselines import random
 from pmpjax.data import Budget, load_prepared
+from pmpjax.pds.compare import comparison, selection_costs
 from pmpjax.pds.evaluate import BASELINE, EvaluateConfig, build_evaluate, load_evaluation
 from pmpjax.pds.fit import FitConfig, build_fit
 from pmpjax.pds.prepare import STEPS, PrepareConfig, prepare
 from pmpjax.pds.pretrain import PretrainConfig, build_pretrain, load_curves
 from pmpjax.pds.proxy import ProxyConfig, build_proxy, load_proxy
 from pmpjax.pds.report import ReportConfig, build_report, origins
+from pmpjax.pds.rivals import Rival, build_rivals, check_rivals
 from pmpjax.pds.score import ScoreConfig, build_score, stored_scorer
 from pmpjax.pds.select import SelectConfig, build_select, load_selections
 from pmpjax.pds.solve import SolveConfig, build_solve
@@ -54,6 +56,7 @@ class PDSConfig:
         target: the desired domain; split into dev (steers the selection) and test (measures it).
         seed: of preparation, proxy, sweep and scorer, and the first of the seeds below.
         seeds: models trained on each selection; each seed has its own init, order of data, Gumbel noise, random subset.
+        rivals: methods compared with PDS and random, at equal budgets.
         prepare: text to tokens.
         model: the decoder of every stage.
         proxy: the warm proxy model.
@@ -70,6 +73,7 @@ class PDSConfig:
     target: str = PrepareConfig.target
     seed: int = 0
     seeds: int = 1
+    rivals: tuple[Rival, ...] = ()
     prepare: TextConfig = dataclasses.field(default_factory=TextConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     proxy: ProxyConfig = dataclasses.field(default_factory=ProxyConfig)
@@ -84,6 +88,7 @@ class PDSConfig:
     def __post_init__(self):
         if self.seeds < 1 or self.seed < 0:
             raise ValueError(f"seeds is {self.seeds}, seed {self.seed}: at least one seed, none of them negative")
+        check_rivals(self.rivals)
 
     def preparation(self) -> PrepareConfig:
         """The config of the stage `prepare`."""
@@ -95,14 +100,18 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
 
     metrics.json: `verdict`, `speedup` [per seed, null where never reached], `final_target_loss` {method: [per seed]},
     `scorer_spearman`, `selected_fraction`, `duplicates_removed`, `leaks_removed`, `rejected_rows`, `stage_seconds`,
-    `stage_flops`, and under `stages` the facts of each.
+    `stage_flops`, and under `stages` the facts of each. With rivals there is one more stage, `final_target_loss` has
+    all methods, and `comparison` (`pmpjax.pds.compare.comparison`) is also left in compare.json; the rows that all
+    methods of a seed train on are as many as the shortest selection has.
 
     Raises:
         SourceError, RunError, SweepError, ValueError: something that the caller can mend; the message says how.
     """
     seed, model = config.seed, config.model
     seeds = range(seed, seed + config.seeds)
-    with open_run(out, "pds run", config) as at:
+    # A run without rivals stays one with the runs that began before there were any.
+    decided = {name: value for name, value in _shallow(config).items() if name != "rivals" or value}
+    with open_run(out, "pds run", decided) as at:
 
         def fill_prepare(folder: Path) -> None:
             with progress("prepare", STEPS) as bar:
@@ -155,8 +164,22 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
             inputs={"prepare": prepared_at, "fit": fit_at},
         )
 
+        def fill_rivals(folder: Path) -> None:
+            with progress("rivals", len(config.rivals)) as bar:
+                build_rivals(config.rivals, model, data, load_proxy(proxy_at), seed, folder, bar)
+
+        rivals_at: dict[str, Path] = {}
+        if config.rivals:
+            rivals_at["rivals"] = at.stage(
+                "rivals",
+                fill_rivals,
+                config={"seed": seed, "model": model, "rivals": config.rivals},
+                inputs={"prepare": prepared_at, "proxy": proxy_at},
+            )
+
         def fill_select(folder: Path) -> None:
             methods = {METHOD: stored_scorer(score_at / "scores.parquet"), BASELINE: random}
+            methods |= {name: stored_scorer(rivals_at["rivals"] / f"{name}.parquet") for name in config.rivals}
             with progress("select", len(seeds) * len(methods)) as bar:
                 build_select(config.select, data, methods, seeds, folder, bar)
 
@@ -164,7 +187,7 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
             "select",
             fill_select,
             config={"seeds": list(seeds), "select": config.select},
-            inputs={"prepare": prepared_at, "score": score_at},
+            inputs={"prepare": prepared_at, "score": score_at, **rivals_at},
         )
         selections = load_selections(select_at)
 
@@ -195,6 +218,7 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
                 "solve": solve_at,
                 "fit": fit_at,
                 "score": score_at,
+                **rivals_at,
                 "select": select_at,
                 "pretrain": pretrain_at,
             }.items()
@@ -212,12 +236,17 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
             "stage_flops": {name: facts.get("flops", 0.0) for name, facts in stages.items()},
             "seeds": list(seeds),
         }
+        compared = None
+        if config.rivals:
+            compared = comparison(METHOD, evaluation, selection_costs(METHOD, stages, at.seconds))
+            write_json(at.directory / "compare.json", compared)
+            metrics["comparison"] = compared
 
         def fill_report(folder: Path) -> None:
             figure, scores = evaluate_at / "curves.png", score_at / "scores.parquet"
             chosen = selections[METHOD, seed]
             facts = _facts(metrics, stages, at.seconds)
-            build_report(config.report, data, scores, chosen, evaluation, figure, facts, folder)
+            build_report(config.report, data, scores, chosen, evaluation, figure, facts, folder, compared)
 
         at.stage(
             "report",
@@ -246,6 +275,9 @@ def _facts(metrics: dict[str, Any], stages: dict[str, Any], seconds: dict[str, f
     facts["proxy: loss, first and last steps"] = (
         f"{stages['proxy']['first_loss']:.2f} -> {stages['proxy']['final_loss']:.2f}"
     )
+    for name, own in stages.get("rivals", {"methods": {}})["methods"].items():
+        if own["warnings"]:
+            facts[f"{name}: warning"] = "; ".join(own["warnings"])
     for name, spent in seconds.items():
         flops = metrics["stage_flops"].get(name, 0.0)
         facts[f"{name}: seconds, FLOPs"] = f"{spent:.1f} s, {flops:.2e}" if flops else f"{spent:.1f} s"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pmpjax.data import Prepared
+from pmpjax.pds.compare import HEADER, comparison_rows
 from pmpjax.runs import write_text
 
 _STYLE = """
@@ -45,11 +46,12 @@ def build_report(
     figure: Path,
     facts: Mapping[str, Any],
     folder: Path,
+    compared: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Writes report.html: verdict, curves, shares of each origin, best and worst documents, facts of the stages.
 
     `scores` is the stage score's scores.parquet; `selected` the first seed's document indices; `figure` a PNG, which
-    the page holds itself.
+    the page holds itself; `compared` adds the table of all methods (`pmpjax.pds.compare.comparison`).
     """
     worth = np.asarray(pq.read_table(scores, columns=["score"])["score"])
     order = np.argsort(-worth, kind="stable")
@@ -61,6 +63,7 @@ def build_report(
         f"<p class='verdict'>{html.escape(evaluation['verdict'])}</p>",
         f"<img alt='test loss against step' src='data:image/png;base64,{image}'>",
         _table(("final test loss", *(f"seed {seed}" for seed in evaluation["seeds"])), _final_rows(final)),
+        *(_methods(compared) if compared else ()),
         "<h2>What was chosen</h2>",
         _table(
             ("origin", "share of the source's tokens", "share of the selection's tokens"), origins(prepared, selected)
@@ -100,6 +103,16 @@ def origins(prepared: Prepared, selected: np.ndarray) -> list[tuple[str, str, st
         for name in np.unique(groups)
     ]
     return [(name, f"{before:.1%}", f"{after:.1%}") for name, before, after in sorted(rows, key=lambda row: -row[1])]
+
+
+def _methods(compared: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    return (
+        "<h2>Methods at equal budgets</h2>",
+        _table(HEADER, comparison_rows(compared)),
+        "<p>Means over seeds with 95% intervals; PDS minus the other is paired by seed. Steps are the mean over the "
+        "seeds that get there. Seconds and FLOPs are those of choosing the data, and the proxy's training is among "
+        "them for each method that needs one.</p>",
+    )
 
 
 def _final_rows(final: Mapping[str, list[float]]) -> list[tuple[str, ...]]:

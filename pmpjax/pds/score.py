@@ -96,12 +96,12 @@ def document_scores(prepared: Prepared, row_scores: np.ndarray) -> np.ndarray:
 
 
 def stored_scorer(path: Path) -> Scorer:
-    """The PDS scorer as a method of selection: the scores that this stage wrote, whatever the key."""
+    """A Parquet of id and score, as this stage and `rivals` write it, as a method of selection, whatever the key."""
 
-    def pds(prepared: Prepared, key: Array) -> Array:
+    def stored(prepared: Prepared, key: Array) -> Array:
         table = pq.read_table(path, columns=["id", "score"])
         if table["id"].to_pylist() != list(prepared.documents.ids):
             raise ValueError(f"{path} scores other documents than the prepared ones; delete its folder to score again")
         return jax.numpy.asarray(table["score"].to_numpy())
 
-    return pds
+    return stored

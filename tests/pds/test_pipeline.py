@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.pipeline import PDSConfig, TextConfig, run
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
+from pmpjax.pds.select import load_selections
 from pmpjax.pds.solve import SolveConfig
 from pmpjax.runs import RunError
 from pmpjax.train import OptimizerConfig
@@ -147,6 +149,40 @@ def assert_equal_runs(one, other):
         "evaluate/curves.png",
     ):
         assert (one[0] / name).read_bytes() == (other[0] / name).read_bytes(), name
+
+
+def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole, tmp_path):
+    out = tmp_path / "run"
+    rivals = ("dsir", "gradient-similarity")
+    short = dataclasses.replace(config(corpus).pretrain, steps=12, evaluate_every=2)
+    wanted = dataclasses.replace(config(corpus), rivals=rivals, seeds=2, pretrain=short)
+    done = ("prepare", "proxy", "solve", "fit", "score")
+    for name in done:  # the stages that rivals must leave as they are
+        shutil.copytree(whole[0] / name, out / name)
+    began = json.loads((whole[0] / "manifest.json").read_text())
+    assert "rivals" not in began["config"], "a run without any goes on from one that knew none"
+    began["config"] |= {"rivals": rivals, "seeds": 2, "pretrain": dataclasses.asdict(short)}
+    (out / "manifest.json").write_text(json.dumps(began))
+    metrics = run(wanted, out)
+    for name in done:
+        assert (out / name / "manifest.json").read_bytes() == (whole[0] / name / "manifest.json").read_bytes()
+
+    table = json.loads((out / "compare.json").read_text())
+    assert table == json.loads((out / "metrics.json").read_text())["comparison"]
+    methods = {"pds", "random", *rivals}
+    assert set(table) == set(metrics["final_target_loss"]) == methods
+    assert table["dsir"]["mean"] < table["random"]["mean"]
+    assert table["random"]["seconds"] == 0 < table["dsir"]["seconds"] < table["gradient-similarity"]["seconds"]
+    for name, facts in table.items():
+        assert len(facts["final_target_loss"]) == 2 and facts["half_width"] is not None
+        if name != "pds":
+            expected = np.subtract(table["pds"]["final_target_loss"], facts["final_target_loss"])
+            np.testing.assert_allclose(facts["difference"]["values"], expected)
+    assert len({np.load(out / "pretrain" / f"{name}-0.npz")["test"][0] for name in methods}) == 1
+    chosen = load_selections(out / "select")
+    assert not np.array_equal(chosen["dsir", 0], chosen["dsir", 1]), "each seed draws its own Gumbel noise"
+    page = (out / "report" / "report.html").read_text()
+    assert "Methods at equal budgets" in page and "gradient similarity" in page and "DSIR" in page
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(corpus, whole):
