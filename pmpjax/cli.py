@@ -217,8 +217,11 @@ def _pds_compare(arguments: list[str], name: str, announce: Callable[[Path], Non
         table.add_row(*row)
     console = Console()
     console.print(table)
+    for own in metrics["stages"]["rivals"]["methods"].values():
+        for text in own["warnings"]:
+            console.print(f"warning: {text}", markup=False)
     console.print(metrics["verdict"], markup=False)
-    console.print(f"report: {out / 'report' / 'report.html'}, figures: {out / 'compare.json'}", markup=False)
+    console.print(f"report: {out / 'report' / 'report.html'}, table: {out / 'compare.json'}", markup=False)
     return 0
 
 

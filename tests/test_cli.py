@@ -128,7 +128,8 @@ def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, mo
 
     def run(config, out):
         seen.append((config, out))
-        return {"comparison": table, "verdict": "[it is so]"}
+        stages = {"rivals": {"methods": {"influence": {"warnings": ["influence: raise damping"]}}}}
+        return {"comparison": table, "verdict": "[it is so]", "stages": stages}
 
     monkeypatch.setattr("pmpjax.pds.pipeline.run", run)
     monkeypatch.setenv("COLUMNS", "160")
@@ -137,7 +138,14 @@ def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, mo
     assert config.rivals == ("dsir", "rho-loss", "influence", "gradient-similarity")
     assert config.seeds == 5 and str(out) == "runs/pds-compare"
     shown = capsys.readouterr().out
-    for text in ("RHO-Loss", "4.2500 ± 0.1250", "310 (1 of 2 seeds)", "-0.2500 [-0.5000, -0.1250]", "[it is so]"):
+    for text in (
+        "RHO-Loss",
+        "4.2500 ± 0.1250",
+        "310 (1 of 2 seeds)",
+        "-0.2500 [-0.5000, -0.1250]",
+        "[it is so]",
+        "warning: influence: raise damping",
+    ):
         assert text in shown
     assert main(["pds", "compare", "--rivals", "dsir", "--seeds", "2"]) == 0
     assert seen[1][0].rivals == ("dsir",) and seen[1][0].seeds == 2

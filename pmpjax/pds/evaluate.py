@@ -142,6 +142,7 @@ def draw_curves(
         if several:
             band(panel, steps, losses[BASELINE], labels[BASELINE], "#777777")
             panel.lines[-1].set_linestyle("--")
+            panel.lines[0].set_zorder(3)  # the one judged, above rivals that come as low
         mean = {name: losses[name].mean(0) for name in methods}
         one = speedup(steps, mean[methods[0]], mean[BASELINE], smoothing)
         level = float(smooth(mean[BASELINE], smoothing)[-1])
