@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -163,7 +163,7 @@ class Record:
         self._idle_in_all += idle
         return seconds, min(1.0, idle / seconds) if seconds else 0.0
 
-    def _write(self, entries: list[tuple[str, int, Mapping[str, Any]]], rates: tuple[float, float]) -> None:
+    def _write(self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], rates: tuple[float, float]) -> None:
         if self._metrics is None:
             return
         trained = [step for kind, step, _ in entries if kind == "training"]
