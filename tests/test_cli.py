@@ -101,7 +101,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, number, status):
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not (tmp_path / "run" / "solve.partial").exists() and time.monotonic() < end:
-        time.sleep(0.01)
+        time.sleep(0.01)  # polls the other process
     os.kill(process.pid, number)  # while it draws, traces or compiles: the worst moment
     err = process.communicate(timeout=60)[1]
     assert process.returncode == status and "Traceback" not in err, err
@@ -203,7 +203,7 @@ def test_train_interrupted_saves_a_checkpoint_and_goes_on_from_there(texts, tmp_
     lines = tmp_path / "run" / "train.partial" / "metrics" / "metrics.jsonl"
     end = time.monotonic() + 60
     while time.monotonic() < end and not (lines.exists() and lines.stat().st_size):
-        time.sleep(0.02)
+        time.sleep(0.02)  # polls the other process
     os.kill(process.pid, signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "the same command goes on from there" in err and "Traceback" not in err, err

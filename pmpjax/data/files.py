@@ -181,7 +181,7 @@ def _records(file: Path) -> Iterator[bytes | _Broken]:
         end = min(begin + _RECORDS, count)
         try:
             part: list[bytes | _Broken] = reader.read(begin, end)
-        except Exception:
+        except Exception:  # the C++ side raises several types; one by one, the records that are whole are found
             part = [_record(file, number) for number in range(begin, end)]
         yield from part
     reader.close()
@@ -191,7 +191,7 @@ def _record(file: Path, number: int) -> bytes | _Broken:
     # A reader that has failed once is closed: each record that follows gets its own.
     try:
         return ArrayRecordReader(str(file)).read([number])[0]
-    except Exception as error:
+    except Exception as error:  # the C++ side raises several types
         return _Broken(f"unreadable: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 

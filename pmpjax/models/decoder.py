@@ -23,7 +23,8 @@ class Cache(NamedTuple):
 
     Fields:
         keys, values: for each layer [N, S, K, d], or [layers, N, S, K, d] where layers are scanned.
-        lengths: [N] tokens that each row has; what lies behind them is free room.
+        lengths: [N] tokens that each row has; what lies behind them is free room. Nothing checks that it lasts, for the
+            lengths are known on the device alone: make the cache as long as the rows will be.
     """
 
     keys: Any

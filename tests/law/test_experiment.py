@@ -123,7 +123,7 @@ def test_killed_it_goes_on_bit_for_bit(whole, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(directory)], cwd=os.getcwd())
     resume, end = directory / "solve.partial" / "resume.npz", time.monotonic() + 60
     while not resume.exists() and time.monotonic() < end:
-        time.sleep(0.001)
+        time.sleep(0.001)  # polls the other process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert resume.exists() and not (directory / "solve").exists(), "killed in the middle"

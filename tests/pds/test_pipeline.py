@@ -118,7 +118,7 @@ def test_a_run_killed_in_the_middle_of_training_goes_on_to_the_same_results(corp
     while not list(checkpoints.glob("*[0-9]")):
         assert process.poll() is None, process.communicate()[1].decode()
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.005)  # polls the other process
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (out / "pretrain").exists() and not (out / "metrics.json").exists()

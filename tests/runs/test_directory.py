@@ -35,7 +35,7 @@ def build(folder):
         starts.write("x")
     for part in range(int(sys.argv[2])):
         if not (folder / f"{part}.txt").exists():
-            time.sleep(0.1)
+            time.sleep(0.1)  # work that can be killed in the middle
             write_text(folder / f"{part}.txt", str(part))
 
 with open_run(Path(sys.argv[1]), "test", {"seed": 0}) as run:
@@ -53,7 +53,7 @@ def wait_for(path, seconds=30):
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
+        time.sleep(0.01)  # polls the other process
 
 
 def test_a_killed_stage_goes_on_from_what_it_left(tmp_path):

@@ -59,7 +59,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills)
         before = newest(out)
         goal = before + (STEPS - before) // (2 * (kills - kill) + 1) - 8
         while newest(out) < goal and process.poll() is None:
-            time.sleep(0.002)
+            time.sleep(0.002)  # polls the other process
         time.sleep(generator.uniform(0, 0.1) + (generator.uniform(0, 4) if goal <= before else 0))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
