@@ -11,6 +11,9 @@ import pytest
 
 from pmpjax import cli
 from pmpjax.cli import main
+from pmpjax.pds import PDSConfig
+from pmpjax.pds.stages import STAGES
+from pmpjax.runs import open_run
 from tests.pds.synthetic import write_texts
 
 TINY = ["--problem.train", "64", "--problem.steps", "40", "--problem.dimension", "16", "--sweeps", "4"]
@@ -91,7 +94,7 @@ def test_doctor_checks_a_sweep(capsys, monkeypatch):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "cpu" in shown and "ok: relative error" in shown
-    monkeypatch.setattr(cli, "_sweep_error", lambda: 1e-3)
+    monkeypatch.setattr(cli.doctor, "_sweep_error", lambda: 1e-3)
     assert main(["doctor"]) == 1 and "FAILED" in capsys.readouterr().out
 
 
@@ -152,6 +155,25 @@ def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, mo
     assert main(["pds", "compare", "--rivals"]) == 2 and "rivals is empty" in capsys.readouterr().err
     assert main(["pds", "compare", "--rivals", "dsri"]) == 2 and "dsir" in capsys.readouterr().err
     assert len(seen) == 2
+
+
+def test_each_stage_of_pds_is_a_command_that_goes_on_with_the_options_of_its_run(tmp_path, capsys, monkeypatch):
+    assert {name for _, name in cli.pds.COMMANDS} - {"run", "compare"} == set(STAGES)
+    seen = []
+    monkeypatch.setattr(
+        "pmpjax.pds.run_stage", lambda config, out, name: seen.append((config, out, name)) or out / name
+    )
+    out = tmp_path / "run"
+    with open_run(out, "pds", PDSConfig(seeds=3, source=("a", "b"))):
+        pass
+    assert main(["pds", "solve", "--out", str(out), "--solve.steps", "8"]) == 0
+    config, folder, name = seen[0]
+    assert (config.seeds, config.source, config.solve.steps, folder, name) == (3, ("a", "b"), 8, out, "solve")
+    assert capsys.readouterr().out.strip() == str(out / "solve")
+    assert main(["pds", "fit"]) == 0 and seen[1][0] == PDSConfig() and str(seen[1][1]) == "runs/pds-run"
+    (out / "manifest.json").write_text('{"config": {"seed": 0}}')
+    assert main(["pds", "solve", "--out", str(out)]) == 2
+    assert "holds no PDSConfig of this version" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

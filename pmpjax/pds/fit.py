@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
-from scipy import stats
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
+from pmpjax.evaluation import rank_correlation
 from pmpjax.models import ScorerModel, initialise, with_trunk
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
@@ -28,6 +28,8 @@ class FitConfig:
         epochs: passes over the training part of the proxy set.
         batch: rows of a step.
         held_out: share of the proxy set's documents that the scorer is measured on and never trained on.
+        model: the decoder below the head; None is the proxy's, and starts from its trained trunk. Another one starts
+            from a random init.
         optimizer: AdamW.
         save_every: steps between checkpoints.
     """
@@ -35,6 +37,7 @@ class FitConfig:
     epochs: int = 3
     batch: int = 16
     held_out: float = 0.15
+    model: ModelConfig | None = None
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     )
@@ -55,9 +58,10 @@ def build_fit(
     folder: Path,
     bar: Bar,
 ) -> None:
-    """Minimises mean_z (m(z) - (s_z - mean) / sd)^2 from the proxy's trunk; leaves params.npz and fit.json in `folder`.
+    """Minimises mean_z (m(z) - (s_z - mean) / sd)^2; leaves params.npz and fit.json in `folder`.
 
-    `scores` is the stage solve's scores.parquet. Standardised by the training part. fit.json has the Spearman
+    `scores` is the stage solve's scores.parquet; `model` the proxy's, whose trained trunk the scorer starts from unless
+    `config.model` is another one. Standardised by the training part. fit.json has the Spearman
     correlation on held-out documents and on the training part, with their sizes.
 
     Source: PDS (arXiv 2410.07064), section 2.3.
@@ -74,7 +78,7 @@ def build_fit(
     target = ((score - mean) / (deviation or 1.0)).astype(np.float32)
     tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
 
-    decoder_config = model.decoder(prepared.vocabulary)
+    decoder_config = (config.model or model).decoder(prepared.vocabulary)
     scorer = ScorerModel(decoder_config)
 
     def losses(params: Any, batch: dict[str, Any]) -> Any:
@@ -86,7 +90,7 @@ def build_fit(
     trained = train(
         losses,
         adamw(config.optimizer),
-        with_trunk(initial, proxy_params),
+        with_trunk(initial, proxy_params) if config.model is None else initial,
         scheduled_batches(
             {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
             batch_schedule(len(train_rows), steps, config.batch, seed=stage_seed(seed, "fit", "order")),
@@ -99,7 +103,8 @@ def build_fit(
     save_params(folder / "params", trained.params)
     predicted = predict(decoder_config, trained.params, tokens, lengths)
     spearman = {
-        name: correlation(predicted[part], score[part]) for name, part in (("held_out", kept_out), ("train", ~kept_out))
+        name: rank_correlation(predicted[part], score[part])
+        for name, part in (("held_out", kept_out), ("train", ~kept_out))
     }
     bar.update(0, spearman=float("nan") if spearman["held_out"] is None else spearman["held_out"])
     length = tokens.shape[1]
@@ -123,11 +128,3 @@ def held_out(document: np.ndarray, share: float, seed: int) -> np.ndarray:
     unique = np.unique(document)
     chosen = stage_generator(seed, "fit", "held out").permutation(unique)[: max(1, round(share * len(unique)))]
     return np.isin(document, chosen)
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's rank correlation; None where it is not defined (fewer than three values, or one side constant)."""
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    result: Any = stats.spearmanr(a, b)
-    return float(result.statistic)

@@ -23,12 +23,14 @@ class ProxyConfig:
         batch: rows of a step.
         optimizer: AdamW, constant rate after the warm-up.
         save_every: steps between checkpoints.
+        model: the decoder of the costate sweep; None is the one that is pretrained at the end.
     """
 
     steps: int = 160
     batch: int = 16
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(warmup_steps=20))
     save_every: int = 40
+    model: ModelConfig | None = None
 
 
 def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, seed: int, folder: Path, bar: Bar) -> None:

@@ -17,9 +17,9 @@ import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.control.conditions import frank_wolfe_gap, spread_of
 from pmpjax.data import Prepared, batch_schedule
+from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, Rows, example_losses
 from pmpjax.pds.common import stage_generator, stage_seed
-from pmpjax.pds.fit import correlation
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train.model import ModelConfig, forward_flops
@@ -154,7 +154,7 @@ def agreement(
     met = times > 0
     whole = np.asarray(scores, np.float64)[met]
     estimate = np.asarray(batch, np.float64)[met] * (index.size / len(scores)) / times[met]
-    spearman = correlation(estimate, whole)
+    spearman = rank_correlation(estimate, whole)
     slope = residual = None
     if spearman is not None:
         slope, intercept = np.polyfit(whole, estimate, 1)

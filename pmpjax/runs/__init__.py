@@ -4,6 +4,7 @@
 which draws nothing does not wait for matplotlib.
 """
 
+from pmpjax.runs.configs import stored_config as stored_config
 from pmpjax.runs.directory import Run as Run
 from pmpjax.runs.directory import RunError as RunError
 from pmpjax.runs.directory import open_run as open_run
@@ -20,6 +21,7 @@ __all__ = [
     "atomic",
     "open_run",
     "read_arrays",
+    "stored_config",
     "versions",
     "write_arrays",
     "write_json",

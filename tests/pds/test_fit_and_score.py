@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, ScorerModel, initialise
-from pmpjax.pds.fit import FitConfig, build_fit, correlation, held_out
+from pmpjax.pds.fit import FitConfig, build_fit, held_out
 from pmpjax.pds.score import ScoreConfig, build_score, document_scores, predict, stored_scorer
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig
@@ -26,14 +26,6 @@ def test_held_out_instances_share_no_document_with_the_others():
     assert len(set(document[kept])) == 10
     assert (kept != held_out(document, 0.25, seed=1)).any()
     assert held_out(np.array([4, 4, 7]), 0.01, seed=0).any()
-
-
-def test_correlation_is_that_of_ranks_and_none_where_undefined():
-    values = np.array([3.0, 1.0, 2.0, 9.0])
-    assert correlation(values, values**3) == pytest.approx(1)
-    assert correlation(values, -np.exp(values)) == pytest.approx(-1)
-    assert correlation(values, np.ones(4)) is None
-    assert correlation(values[:2], values[:2]) is None
 
 
 def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):

@@ -1,0 +1,111 @@
+"""Everything that decides a PDS run."""
+
+import dataclasses
+from typing import Any
+
+from pmpjax.data import Budget
+from pmpjax.pds.evaluate import EvaluateConfig
+from pmpjax.pds.fit import FitConfig
+from pmpjax.pds.prepare import PrepareConfig
+from pmpjax.pds.pretrain import PretrainConfig
+from pmpjax.pds.proxy import ProxyConfig
+from pmpjax.pds.report import ReportConfig
+from pmpjax.pds.rivals import Rival, check_rivals
+from pmpjax.pds.score import ScoreConfig
+from pmpjax.pds.select import SelectConfig
+from pmpjax.pds.solve import SolveConfig
+from pmpjax.train.model import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The fields of `PrepareConfig` beside source, target and seed.
+
+    Attributes:
+        vocabulary: ids of the tokenizer, which is trained on the source.
+        length: tokens of a row.
+        budget: how much of installed-docs is taken, in bytes by kind.
+        dev_bytes: at most this much text of the target for the costate.
+        test_bytes: at most this much text of the target for the verdict.
+        near: Jaccard similarity of 5-word shingles from which a text counts as a copy.
+    """
+
+    vocabulary: int = PrepareConfig.vocabulary
+    length: int = PrepareConfig.length
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    dev_bytes: int = PrepareConfig.dev_bytes
+    test_bytes: int = PrepareConfig.test_bytes
+    near: float = PrepareConfig.near
+
+
+@dataclasses.dataclass(frozen=True)
+class PDSConfig:
+    """A run with all its stages; the defaults are the run without arguments, minutes on two cores.
+
+    Attributes:
+        source: what is selected from: installed-docs, files, folders, tfds:NAME.
+        target: the desired domain; split into dev (steers the selection) and test (measures it).
+        seed: of preparation, proxy, sweep and scorer, and the first of the seeds below.
+        seeds: models trained on each selection; each seed has its own init, order of data, Gumbel noise, random subset.
+        rivals: methods compared with PDS and random, at equal budgets.
+        prepare: text to tokens.
+        model: the decoder that is pretrained, and the proxy and the scorer where theirs are not given.
+        proxy: the warm proxy model.
+        solve: the costate sweep.
+        fit: the scorer.
+        score: the scorer on the corpus.
+        select: Gumbel top-r.
+        pretrain: the runs compared.
+        evaluate: the speed-up.
+        report: the page.
+    """
+
+    source: tuple[str, ...] = PrepareConfig.source
+    target: str = PrepareConfig.target
+    seed: int = 0
+    seeds: int = 1
+    rivals: tuple[Rival, ...] = ()
+    prepare: TextConfig = dataclasses.field(default_factory=TextConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    proxy: ProxyConfig = dataclasses.field(default_factory=ProxyConfig)
+    solve: SolveConfig = dataclasses.field(default_factory=SolveConfig)
+    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    select: SelectConfig = dataclasses.field(default_factory=SelectConfig)
+    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
+
+    def __post_init__(self):
+        if self.seeds < 1 or self.seed < 0:
+            raise ValueError(f"seeds is {self.seeds}, seed {self.seed}: at least one seed, none of them negative")
+        check_rivals(self.rivals)
+
+    @property
+    def preparation(self) -> PrepareConfig:
+        """The config of the stage `prepare`."""
+        return PrepareConfig(source=self.source, target=self.target, seed=self.seed, **fields_of(self.prepare))
+
+    @property
+    def proxy_model(self) -> ModelConfig:
+        """The decoder that the costate goes through."""
+        return self.proxy.model or self.model
+
+    @property
+    def scorer_model(self) -> ModelConfig:
+        """The decoder below the scorer's head."""
+        return self.fit.model or self.proxy_model
+
+    @property
+    def every_seed(self) -> range:
+        """The seeds of the models that are trained."""
+        return range(self.seed, self.seed + self.seeds)
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """A dataclass's fields, without going into nested ones.
+
+    >>> sorted(fields_of(EvaluateConfig()))
+    ['smoothing']
+    """
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

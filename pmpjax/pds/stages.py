@@ -1,0 +1,184 @@
+"""The stages of a run as a table: what each one reads, what decides it, and how it fills its folder."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pmpjax.baselines import random
+from pmpjax.data import Prepared, load_prepared
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.evaluate import BASELINE, build_evaluate
+from pmpjax.pds.fit import build_fit
+from pmpjax.pds.prepare import STEPS, prepare
+from pmpjax.pds.pretrain import build_pretrain, load_curves
+from pmpjax.pds.proxy import build_proxy, load_proxy
+from pmpjax.pds.rivals import build_rivals
+from pmpjax.pds.score import build_score, stored_scorer
+from pmpjax.pds.select import build_select, load_selections
+from pmpjax.pds.solve import build_solve
+from pmpjax.pds.summary import build_page
+from pmpjax.runs.progress import progress
+from pmpjax.train import load_params
+
+METHOD = "pds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a stage is given.
+
+    Attributes:
+        config: of the whole run.
+        folder: to be filled.
+        folders: of the stages before it, by name.
+        seconds: wall time of those.
+    """
+
+    config: PDSConfig
+    folder: Path
+    folders: Mapping[str, Path]
+    seconds: Mapping[str, float]
+
+    @property
+    def data(self) -> Prepared:
+        """What `prepare` left."""
+        return _load(self.folders["prepare"])
+
+    @property
+    def selections(self) -> dict[tuple[str, int], np.ndarray]:
+        """(method, seed) -> documents."""
+        return load_selections(self.folders["select"])
+
+    @property
+    def proxy(self) -> Any:
+        """theta_0."""
+        return load_proxy(self.folders["proxy"])
+
+
+@functools.lru_cache(maxsize=1)
+def _load(folder: Path) -> Prepared:
+    return load_prepared(folder)
+
+
+class Stage(NamedTuple):
+    """inputs: earlier stages, whose fingerprints are stored. decided: the part of the config that
+    decides the stage. build: fills the folder. wanted: whether a run has this stage."""
+
+    inputs: tuple[str, ...]
+    decided: Callable[[PDSConfig], Any]
+    build: Callable[[Work], None]
+    wanted: Callable[[PDSConfig], bool] = lambda config: True
+
+
+def _prepare(work: Work) -> None:
+    with progress("prepare", STEPS) as bar:
+        prepare(work.config.preparation, work.folder, bar)
+
+
+def _proxy(work: Work) -> None:
+    config = work.config
+    with progress("proxy", config.proxy.steps) as bar:
+        build_proxy(config.proxy, config.proxy_model, work.data, config.seed, work.folder, bar)
+
+
+def _solve(work: Work) -> None:
+    config = work.config
+    with progress("solve", config.solve.steps) as bar:
+        build_solve(config.solve, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar)
+
+
+def _fit(work: Work) -> None:
+    config, scores = work.config, work.folders["solve"] / "scores.parquet"
+    with progress("fit") as bar:
+        build_fit(config.fit, config.proxy_model, work.data, scores, work.proxy, config.seed, work.folder, bar)
+
+
+def _score(work: Work) -> None:
+    config, params = work.config, load_params(work.folders["fit"] / "params")
+    with progress("score", len(work.data.source_rows)) as bar:
+        build_score(config.score, config.scorer_model, work.data, params, work.folder, bar)
+
+
+def _rivals(work: Work) -> None:
+    config = work.config
+    with progress("rivals", len(config.rivals)) as bar:
+        build_rivals(config.rivals, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar)
+
+
+def _select(work: Work) -> None:
+    config = work.config
+    methods = {METHOD: stored_scorer(work.folders["score"] / "scores.parquet"), BASELINE: random}
+    methods |= {name: stored_scorer(work.folders["rivals"] / f"{name}.parquet") for name in config.rivals}
+    with progress("select", config.seeds * len(methods)) as bar:
+        build_select(config.select, work.data, methods, config.every_seed, work.folder, bar)
+
+
+def _pretrain(work: Work) -> None:
+    config, selections = work.config, work.selections
+    with progress("pretrain", len(selections) * config.pretrain.steps) as bar:
+        build_pretrain(config.pretrain, config.model, work.data, selections, work.folder, bar)
+
+
+def _evaluate(work: Work) -> None:
+    curves = load_curves(work.folders["pretrain"], work.selections)
+    build_evaluate(work.config.evaluate, curves, METHOD, work.folder)
+
+
+def _report(work: Work) -> None:
+    build_page(work.config, METHOD, work.data, work.selections, work.folders, work.seconds, work.folder)
+
+
+STAGES: dict[str, Stage] = {
+    "prepare": Stage((), lambda c: c.preparation, _prepare),
+    "proxy": Stage(
+        ("prepare",),
+        lambda c: {"seed": c.seed, "model": c.proxy_model, "proxy": c.proxy},
+        _proxy,
+    ),
+    "solve": Stage(
+        ("prepare", "proxy"),
+        lambda c: {"seed": c.seed, "model": c.proxy_model, "solve": c.solve},
+        _solve,
+    ),
+    "fit": Stage(
+        ("prepare", "proxy", "solve"),
+        lambda c: {"seed": c.seed, "model": c.proxy_model, "fit": c.fit},
+        _fit,
+    ),
+    "score": Stage(
+        ("prepare", "fit"),
+        lambda c: {"model": c.scorer_model, "score": c.score},
+        _score,
+    ),
+    "rivals": Stage(
+        ("prepare", "proxy"),
+        lambda c: {"seed": c.seed, "model": c.proxy_model, "rivals": c.rivals},
+        _rivals,
+        lambda c: bool(c.rivals),
+    ),
+    "select": Stage(
+        ("prepare", "score", "rivals"),
+        lambda c: {"seeds": list(c.every_seed), "select": c.select},
+        _select,
+    ),
+    "pretrain": Stage(
+        ("prepare", "select"),
+        lambda c: {"model": c.model, "pretrain": c.pretrain},
+        _pretrain,
+    ),
+    "evaluate": Stage(("pretrain",), lambda c: c.evaluate, _evaluate),
+    "report": Stage(
+        ("prepare", "solve", "fit", "score", "rivals", "select", "pretrain", "evaluate"),
+        lambda c: c.report,
+        _report,
+    ),
+}
+
+
+def stages_of(config: PDSConfig) -> dict[str, Stage]:
+    """The stages of a run, in their order."""
+    return {name: stage for name, stage in STAGES.items() if stage.wanted(config)}

@@ -1,0 +1,56 @@
+"""The config that a run directory was begun with, as the dataclass that it was."""
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pmpjax.runs.directory import RunError
+
+Config = TypeVar("Config")
+
+
+def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
+    """What `open_run` wrote into DIR/manifest.json, as a `kind`; None where there is no run yet.
+
+    Raises:
+        RunError: when the stored config has other fields than `kind` (an older version wrote it) or refused values.
+    """
+    path = Path(directory) / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        return restore(kind, json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} holds no {kind.__name__} of this version ({error}); begin a new run in another folder"
+        ) from error
+
+
+def restore(kind: Any, value: Any) -> Any:
+    """The inverse of `pmpjax.runs.files.plain` for frozen dataclasses of numbers, text, tuples and dataclasses.
+
+    >>> from pmpjax.runs.files import plain
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     names: tuple[str, ...] = ("a",)
+    ...     rate: float | None = None
+    >>> restore(Example, plain(Example(("b", "c"), 0.5)))
+    Example(names=('b', 'c'), rate=0.5)
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise TypeError(f"{kind.__name__} is stored as {value!r}, expected its fields")
+        hints = typing.get_type_hints(kind)
+        names = {field.name for field in dataclasses.fields(kind)}
+        if names != value.keys():
+            raise TypeError(f"{kind.__name__} has other fields: {', '.join(sorted(names ^ value.keys()))}")
+        return kind(**{name: restore(hints[name], value[name]) for name in names})
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else restore(next(part for part in parts if part is not type(None)), value)
+    if origin is tuple:
+        return tuple(restore(parts[0], item) for item in value)
+    return value
