@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights
 from pmpjax.models.config import DecoderConfig
-from pmpjax.models.layers import Dense, Norm, apply, feed_forward, product
+from pmpjax.models.layers import Dense, Norm, apply, by_rows, feed_forward, product
 from pmpjax.models.losses import cross_entropy
 from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
         h = h + Dense(width, config.biases, residual, name="output")(mixed)
 
         z = Norm(config.norm, config.norm_epsilon, name="feed_forward_norm")(h)
-        h = h + feed_forward(config, z, residual)
+        h = by_rows(h + feed_forward(config, z, residual))
         self.sow(RECORDED, "block", h)
         return h, cache
 
@@ -142,6 +142,7 @@ class Trunk(nn.Module):
         h = self.embedding[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         if config.compute == "bfloat16":
             h = h.astype(jnp.bfloat16)
+        h = by_rows(h)
         positions = jnp.arange(length)[None, :]
         if cache is not None:
             if segments is not None:

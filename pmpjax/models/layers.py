@@ -1,6 +1,6 @@
 """Products and norms: the layers that every part of the decoder is made of."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,18 @@ def product(x: Float[Array, "*n d"], matrix: Float[Array, "d f"]) -> Float[Array
     precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
     flat = jnp.matmul(x.reshape(-1, x.shape[-1]), matrix.astype(x.dtype), precision=precision)
     return flat.reshape(*x.shape[:-1], matrix.shape[1])
+
+
+ROWS = "rows"
+"""The name of the axis of a batch; which devices have which part of it is for the train room to say."""
+
+
+def by_rows(h: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """h, its first axis cut over the devices as a rule for `ROWS` says; h itself where there is none.
+
+    Left to itself the partitioner follows the weights and cuts the features: every device then computes all rows.
+    """
+    return cast(Array, nn.with_logical_constraint(h, (ROWS, *(None,) * (h.ndim - 1))))
 
 
 class Dense(nn.Module):

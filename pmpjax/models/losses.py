@@ -51,7 +51,9 @@ def cross_entropy(
     if not chunk or h.shape[0] <= chunk:
         return normaliser(h) - label_logits
     padded = jnp.pad(h, ((0, -h.shape[0] % chunk), (0, 0)))
-    normalisers = jax.lax.map(jax.checkpoint(normaliser), padded.reshape(-1, chunk, h.shape[1])).reshape(-1)
+    # A chunk takes every so manyth state and not neighbours, so that on a mesh each device has its part of each chunk.
+    chunks = padded.reshape(chunk, -1, h.shape[1]).swapaxes(0, 1)
+    normalisers = jax.lax.map(jax.checkpoint(normaliser), chunks).T.reshape(-1)
     return normalisers[: h.shape[0]] - label_logits
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from pmpjax.models import Decoder, Rows, mean_token_loss
-from pmpjax.train.mesh import BATCH_AXES, batch_shards
+from pmpjax.train.mesh import BATCH_AXES, batch_shards, laid_out
 
 
 def set_loss(
@@ -35,7 +35,8 @@ def set_loss(
     def loss_of(params: Any, chunk_: Rows) -> tuple[Array, Array]:
         if mesh is not None:
             chunk_ = jax.lax.with_sharding_constraint(chunk_, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
-        return part(params, chunk_)
+        with laid_out(mesh):
+            return part(params, chunk_)
 
     def loss(params: Any) -> Float[Array, ""]:
         sums, counts = jax.lax.map(lambda chunk_: loss_of(params, chunk_), jax.tree.map(jnp.asarray, chunks))

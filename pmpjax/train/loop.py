@@ -17,7 +17,7 @@ from jaxtyping import Array
 from pmpjax.runs import RunError
 from pmpjax.runs.interrupt import check
 from pmpjax.train.checkpoints import Checkpoints
-from pmpjax.train.mesh import constrain, place, place_batch
+from pmpjax.train.mesh import constrain, laid_out, place, place_batch
 from pmpjax.train.record import DivergedError, Record, Report
 
 Losses = Callable[[Any, Any], Array]
@@ -232,7 +232,8 @@ def _step(
     losses: Losses, optimizer: optax.GradientTransformation, accumulate: int, mesh: Mesh | None
 ) -> Callable[..., tuple[Any, Any, dict[str, Array]]]:
     def mean_loss(params: Any, batch: Any) -> Array:
-        return jnp.mean(losses(params, batch))
+        with laid_out(mesh):
+            return jnp.mean(losses(params, batch))
 
     def mean_gradient(params: Any, batch: Any) -> tuple[Array, Any]:
         if accumulate == 1:
