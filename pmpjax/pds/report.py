@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pmpjax.data import Prepared
 from pmpjax.pds.compare import HEADER, comparison_rows
+from pmpjax.pds.origins import origin_group
 from pmpjax.runs import write_text
 
 _STYLE = """
@@ -78,18 +79,6 @@ def build_report(
         "the products of attention are left out.</p></html>",
     ]
     write_text(folder / "report.html", "\n".join(parts) + "\n")
-
-
-def origin_group(origin: str) -> str:
-    """What an origin is called in the table: the kind of harvested text, or the ending of a file.
-
-    >>> origin_group("scipy:docstring:scipy.stats.norm"), origin_group("notes/a.txt:3")
-    ('docstring', 'txt')
-    """
-    parts = origin.split(":")
-    if len(parts) >= 3:
-        return parts[1]
-    return Path(parts[0]).suffix.removeprefix(".") or "other"
 
 
 def origins(prepared: Prepared, selected: np.ndarray) -> list[tuple[str, str, str]]:

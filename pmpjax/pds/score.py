@@ -1,23 +1,33 @@
 """The stage `score`: the scorer's word on every document of the corpus."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from pmpjax.baselines import Scorer
 from pmpjax.data import Prepared
 from pmpjax.models import DecoderConfig, ScorerModel
-from pmpjax.runs import atomic, read_arrays, write_arrays, write_json
+from pmpjax.pds.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
+from pmpjax.runs import RunError, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train.model import ModelConfig, forward_flops
+
+AHEAD = 4
+"""Batches that the device is given before the host waits for the oldest of them."""
+
+LISTED = 100
+"""Documents without a finite score that score.json names; all are counted."""
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,81 +37,199 @@ class ScoreConfig:
     Attributes:
         batch: rows scored at once.
         shard: rows whose scores are written at once; a killed run goes on after the last whole shard.
+        buckets: lengths that batches are cut to, one compilation each; more of them compute less padding.
     """
 
     batch: int = 64
     shard: int = 4096
+    buckets: int = 4
+
+    def __post_init__(self):
+        if min(self.batch, self.shard, self.buckets) < 1:
+            raise ValueError(
+                f"score: batch {self.batch}, shard {self.shard} and buckets {self.buckets} must be at least 1"
+            )
+
+
+class Batch(NamedTuple):
+    """Rows that are scored at once, cut to their first `length` tokens."""
+
+    rows: np.ndarray
+    length: int
+
+
+def length_batches(lengths: np.ndarray, longest: int, config: ScoreConfig) -> list[Batch]:
+    """Rows by falling length in batches of `config.batch`; only the last, of the shortest rows, may have fewer.
+
+    A batch is as long as the shortest multiple of longest / buckets that holds its first row.
+
+    >>> length_batches(np.array([3, 8, 5, 1]), 8, ScoreConfig(batch=2, buckets=4))
+    [Batch(rows=array([1, 2]), length=8), Batch(rows=array([0, 3]), length=4)]
+    """
+    steps = np.arange(1, config.buckets + 1)
+    cuts = np.unique(-(-longest * steps // config.buckets))
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    parts = [order[first : first + config.batch] for first in range(0, len(order), config.batch)]
+    return [Batch(part, int(cuts[np.searchsorted(cuts, lengths[part[0]])])) for part in parts]
+
+
+def score_shard(decoder: DecoderConfig, params: Any, shard: Shard, config: ScoreConfig = ScoreConfig()) -> pa.Table:
+    """A shard's documents as a table of id, score, rows, tokens: what any engine maps over the shards of a corpus.
+
+    The score of a document is the mean over its rows of the predicted standardised worth, weighted by their tokens.
+    """
+    return document_table(shard, predict(decoder, params, shard.tokens, shard.lengths, config))
+
+
+def predict(
+    decoder: DecoderConfig,
+    params: Any,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    config: ScoreConfig = ScoreConfig(),
+) -> Float[np.ndarray, " rows"]:
+    """m(row) of each of [R, L] rows with [R] real tokens, in batches by length (`length_batches`): float32."""
+    return next(_predictions(decoder, params, [(tokens, lengths)], config))
+
+
+def _predictions(
+    decoder: DecoderConfig,
+    params: Any,
+    sets: Iterable[tuple[np.ndarray, np.ndarray]],
+    config: ScoreConfig,
+    scored: Callable[[int], None] = lambda rows: None,
+) -> Iterator[np.ndarray]:
+    """m of each set's rows, one set after the other; the device has the next batches while a set is taken care of."""
+    apply, params = _apply(decoder), jax.device_put(params)
+
+    def given() -> Iterator[tuple[np.ndarray, np.ndarray, Array, bool]]:
+        for tokens, lengths in sets:
+            found = np.empty(len(lengths), np.float32)
+            batches = length_batches(lengths, tokens.shape[1], config)
+            for number, (rows, length) in enumerate(batches, 1):
+                missing = config.batch - len(rows)
+                part = np.pad(tokens[rows, :length], ((0, missing), (0, 0)))
+                scores = apply(params, part, np.pad(lengths[rows], (0, missing)))
+                yield found, rows, scores, number == len(batches)
+
+    for found, rows, scores, last in _ahead(given(), AHEAD):
+        found[rows] = np.asarray(scores)[: len(rows)]
+        scored(len(rows))
+        if last:
+            yield found
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """The same items, each one handed on when `count` more have been asked for."""
+    waiting: collections.deque[T] = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@functools.lru_cache(maxsize=4)
+def _apply(decoder: DecoderConfig) -> Callable[..., Any]:
+    scorer = ScorerModel(decoder)
+    return jax.jit(lambda params, tokens, lengths: scorer.apply({"params": params}, tokens, lengths))
+
+
+def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
+    """The source in shards of at most `size` rows; views, no copies."""
+    table = prepared.documents
+    shards = []
+    for part in shard_documents(table.n_rows, size):
+        first, last = int(table.first_row[part.start]), part.stop - 1
+        rows = slice(first, int(table.first_row[last] + table.n_rows[last]))
+        document = prepared.source_document[rows] - part.start
+        tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+        shards.append(Shard(tokens, lengths, document, table.ids[part], first))
+    return shards
 
 
 def build_score(
     config: ScoreConfig, model: ModelConfig, prepared: Prepared, params: Any, folder: Path, bar: Bar
 ) -> None:
-    """Fills `folder` with scores.parquet (id, score, rows, tokens; one line a document, in the corpus's order).
+    """Scores every document of the source, shard by shard, and goes on after a kill with the shards that are not whole.
 
-    The score of a document is the mean over its rows of the predicted standardised worth, weighted by their tokens.
+    Files:
+        scores.parquet: id, score, rows, tokens (`score_shard`); one line a document, in the corpus's order.
+        score.json: documents, rows, FLOPs with what padding costs; `not_finite`, how many documents have no finite
+            score and the first ids of them; `recomputed`, the files of shards that were there and could not be trusted.
+        shards: what is done so far; removed at the end.
     """
-    decoder_config = model.decoder(prepared.vocabulary)
-    count = len(prepared.source_rows)
-    parts = []
-    for first in range(0, count, config.shard):
-        path = folder / f"rows-{first:09d}.npz"
-        part = slice(first, min(first + config.shard, count))
-        if not path.exists():
-            scores = predict(
-                decoder_config, params, prepared.source_rows[part], prepared.source_lengths[part], config.batch
-            )
-            write_arrays(path, {"score": scores})
-        parts.append(read_arrays(path)["score"])
-        bar.update(part.stop - part.start)
-    scores = document_scores(prepared, np.concatenate(parts))
-    table = pa.table(
-        {
-            "id": list(prepared.documents.ids),
-            "score": scores,
-            "rows": prepared.documents.n_rows,
-            "tokens": prepared.documents.n_tokens,
+    decoder, kept = model.decoder(prepared.vocabulary), folder / "shards"
+    if not (folder / "score.json").exists():  # written when all else is whole
+        shards = prepared_shards(prepared, config.shard)
+        missing = [shard for shard in shards if read_shard(kept, shard) is None]
+        recomputed = [shard.name for shard in missing if (kept / shard.name).exists()]
+        bar.update(len(prepared.source_rows) - sum(len(shard.lengths) for shard in missing))
+        sets = ((shard.tokens, shard.lengths) for shard in missing)
+        for shard, scores in zip(missing, _predictions(decoder, params, sets, config, bar.update), strict=True):
+            write_shard(kept, shard, document_table(shard, scores))
+        write_scores(folder / "scores.parquet", (_stored(kept, shard) for shard in shards))
+        computed = sum(computed_tokens(shard.lengths, shard.tokens.shape[1], config) for shard in shards)
+        facts = {
+            "documents": len(prepared.documents.ids),
+            "rows": len(prepared.source_rows),
+            "flops": forward_flops(decoder, computed, output=False),
+            "padding": 1 - int(prepared.source_lengths.sum()) / computed,
+            "not_finite": _not_finite(folder / "scores.parquet"),
+            "recomputed": recomputed,
         }
-    )
-    with atomic(folder / "scores.parquet") as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    flops = forward_flops(decoder_config, prepared.source_rows.size, output=False)
-    write_json(folder / "score.json", {"documents": len(scores), "rows": count, "flops": flops})
+        write_json(folder / "score.json", facts)
+    shutil.rmtree(kept, ignore_errors=True)
 
 
-def predict(config: DecoderConfig, params: Any, tokens: np.ndarray, lengths: np.ndarray, batch: int = 64) -> np.ndarray:
-    """m(row) for many rows, in batches of one shape: [R] float32."""
-    # Batches sorted by length and cut to it would save the padding, 13% of the default corpus, for more compilations.
-    apply = _apply(config)
-    pad = -len(tokens) % batch
-    padded_tokens, padded_lengths = np.pad(tokens, ((0, pad), (0, 0))), np.pad(lengths, (0, pad))
-    parts = [
-        np.asarray(apply(params, padded_tokens[first : first + batch], padded_lengths[first : first + batch]))
-        for first in range(0, len(padded_tokens), batch)
-    ]
-    return np.concatenate(parts)[: len(tokens)]
+def computed_tokens(lengths: np.ndarray, longest: int, config: ScoreConfig) -> int:
+    """Tokens that the device computes for rows of these lengths, padding and the last batch's empty rows among them."""
+    return sum(config.batch * batch.length for batch in length_batches(lengths, longest, config))
 
 
-@functools.lru_cache(maxsize=4)
-def _apply(config: DecoderConfig) -> Callable[..., Any]:
-    scorer = ScorerModel(config)
-    return jax.jit(lambda params, tokens, lengths: scorer.apply({"params": params}, tokens, lengths))
+def _stored(kept: Path, shard: Shard) -> pa.Table:
+    table = read_shard(kept, shard)
+    if table is None:
+        raise RunError(f"{kept / shard.name} cannot be read back; see to the disk and run the stage again")
+    return table
 
 
-def document_scores(prepared: Prepared, row_scores: np.ndarray) -> np.ndarray:
-    """The mean of a document's row scores weighted by the rows' tokens: [D] float64."""
-    documents = len(prepared.documents.ids)
-    weight = prepared.source_lengths.astype(np.float64)
-    total = np.bincount(prepared.source_document, row_scores.astype(np.float64) * weight, minlength=documents)
-    return total / np.bincount(prepared.source_document, weight, minlength=documents)
+def _not_finite(path: Path) -> dict[str, Any]:
+    count, first = 0, []
+    for batch in pq.ParquetFile(path).iter_batches(columns=["id", "score"]):
+        bad = np.flatnonzero(~np.isfinite(batch["score"].to_numpy()))
+        count += len(bad)
+        first += batch["id"].take(pa.array(bad[: LISTED - len(first)])).to_pylist()
+    return {"documents": count, "first": first}
 
 
-def stored_scorer(path: Path) -> Scorer:
-    """A Parquet of id and score, as this stage and `rivals` write it, as a method of selection, whatever the key."""
+@dataclasses.dataclass(frozen=True)
+class StoredScores:
+    """A Parquet of id and score, one line a document in the corpus's order, as a method of selection, whatever the key.
 
-    def stored(prepared: Prepared, key: Array) -> Array:
-        table = pq.read_table(path, columns=["id", "score"])
-        if table["id"].to_pylist() != list(prepared.documents.ids):
-            raise ValueError(f"{path} scores other documents than the prepared ones; delete its folder to score again")
-        return jax.numpy.asarray(table["score"].to_numpy())
+    Attributes:
+        path: the file, as this stage and `rivals` write it.
+    """
 
-    return stored
+    path: Path
+
+    def __call__(self, prepared: Prepared, key: Array) -> Array:
+        return jax.numpy.asarray(np.concatenate(list(self.batches(prepared))))
+
+    def batches(self, prepared: Prepared, size: int = 65_536) -> Iterator[Float[np.ndarray, " documents"]]:
+        """The scores in parts; ValueError where the file's ids are not those of the prepared documents."""
+        ids, first = prepared.documents.ids, 0
+        for batch in pq.ParquetFile(self.path).iter_batches(size, columns=["id", "score"]):
+            if batch["id"].to_pylist() != ids[first : first + len(batch)].tolist():
+                break
+            yield batch["score"].to_numpy()
+            first += len(batch)
+        if first != len(ids):
+            raise ValueError(
+                f"{self.path} scores other documents than the prepared ones; delete its folder to score again"
+            )
+
+
+def stored_scorer(path: Path) -> StoredScores:
+    """`StoredScores` of a file."""
+    return StoredScores(path)

@@ -1,21 +1,37 @@
 """The stage `select`: which documents are trained on."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Array
 
 from pmpjax.baselines import Scorer
-from pmpjax.data import Prepared
+from pmpjax.data import DocumentTable, Prepared
 from pmpjax.pds.common import stage_key
-from pmpjax.runs import atomic, write_json, write_text
+from pmpjax.pds.gumbel import Chosen, Documents, Passes, gumbel_selection, measure
+from pmpjax.pds.origins import origin_group
+from pmpjax.pds.score import StoredScores
+from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+
+SCHEMA = pa.schema(
+    [
+        ("method", pa.string()),
+        ("seed", pa.int64()),
+        ("document", pa.int64()),
+        ("id", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,44 +41,20 @@ class SelectConfig:
     Attributes:
         ratio: share of the source's tokens.
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
+        largest_share: no group of origins (a kind of harvested text, an ending of files) has more than this share of
+            the budget; its documents are passed over from the first one on that would bring it above.
     """
 
     ratio: float = 0.4
     temperature: float = 0.1
+    largest_share: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.ratio <= 1 or self.temperature < 0:
+        if not (0 < self.ratio <= 1 and 0 < self.largest_share <= 1 and 0 <= self.temperature < math.inf):
             raise ValueError(
-                f"select: ratio {self.ratio} must lie in (0, 1] and temperature {self.temperature} not be negative"
+                f"select: ratio {self.ratio} and largest_share {self.largest_share} must lie in (0, 1], and "
+                f"temperature {self.temperature} not be negative"
             )
-
-
-def gumbel_order(scores: np.ndarray, temperature: float, key: Array) -> np.ndarray:
-    """Documents by z + tau g, highest first, with z the standardised scores and g ~ Gumbel(0, 1): [D] indices.
-
-    The first r of them are r draws without replacement with odds proportional to exp(z / tau).
-
-    Raises:
-        ValueError: for a score that is not finite.
-
-    Source: PDS (arXiv 2410.07064), section 2.3, the Gumbel top-r selection.
-    """
-    scores = np.asarray(scores, np.float64)
-    if not np.isfinite(scores).all():
-        bad = np.flatnonzero(~np.isfinite(scores))
-        raise ValueError(f"{len(bad)} scores are not finite, the first of document {int(bad[0])}; lower the step")
-    standard = (scores - scores.mean()) / (scores.std() or 1.0)
-    noise = np.asarray(jax.random.gumbel(key, scores.shape), np.float64)
-    return np.argsort(-(standard + temperature * noise), kind="stable")
-
-
-def within_budget(order: np.ndarray, tokens: np.ndarray, budget: int | float) -> np.ndarray:
-    """The longest prefix of `order` whose documents hold at most `budget` tokens; at least one document.
-
-    >>> within_budget(np.array([2, 0, 1]), np.array([5, 1, 3]), 8)
-    array([2, 0])
-    """
-    return order[: max(1, int(np.searchsorted(np.cumsum(tokens[order]), budget, side="right")))]
 
 
 def build_select(
@@ -73,58 +65,117 @@ def build_select(
     folder: Path,
     bar: Bar,
 ) -> None:
-    """Chooses documents by each method and seed, all with the same budget of tokens.
+    """Chooses documents by each method and seed, all with the same budget of tokens (`gumbel_selection`).
 
     Files:
         selected.jsonl: id, origin, score, text of the first method's documents for the first seed, best first.
         selections.parquet: method, seed, document (index), id, score; in the order of choice.
-        select.json: documents and tokens of each selection, and `selected_fraction` of the source's tokens.
+        select.json: documents, tokens and `all_equal` of each selection (a method that gives all documents one score
+            chooses at random), those of the first, and `selected_fraction` of the source's tokens.
     """
     table = prepared.documents
-    budget = config.ratio * float(table.n_tokens.sum())
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("method", "seed", "document", "id", "score")}
-    counts: dict[str, list[dict[str, int]]] = {name: [] for name in methods}
-    for seed in seeds:
-        for name, method in methods.items():
-            scores = np.asarray(method(prepared, stage_key(seed, "select", name, "scores")), np.float64)
-            order = gumbel_order(scores, config.temperature, stage_key(seed, "select", name, "gumbel"))
-            chosen = within_budget(order, table.n_tokens, budget)
-            counts[name].append({"documents": len(chosen), "tokens": int(table.n_tokens[chosen].sum())})
-            values = (np.full(len(chosen), name), np.full(len(chosen), seed), chosen, table.ids[chosen], scores[chosen])
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-            if seed == seeds[0] and name == next(iter(methods)):
-                _write_selected(folder / "selected.jsonl", prepared, chosen, scores)
-            bar.update(1)
-    with atomic(folder / "selections.parquet") as temporary:
-        arrays = {name: pa.array(np.concatenate(parts).tolist()) for name, parts in columns.items()}
-        pq.write_table(pa.table(arrays), temporary, compression="zstd")
-    first = counts[next(iter(methods))]
+    total = float(table.n_tokens.sum())
+    groups = np.zeros(len(table.ids), np.int64)
+    if config.largest_share < 1:
+        groups = np.unique([origin_group(origin) for origin in table.origins], return_inverse=True)[1].astype(np.int64)
+    facts: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    first = (next(iter(methods)), seeds[0])
+    with (
+        atomic(folder / "selections.parquet") as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
+        for seed in seeds:
+            for name, method in methods.items():
+                passes = _passes(prepared, method, groups, stage_key(seed, "select", name, "scores"))
+                corpus = measure(passes)
+                parts = gumbel_selection(
+                    passes,
+                    corpus,
+                    stage_key(seed, "select", name, "gumbel"),
+                    temperature=config.temperature,
+                    budget=config.ratio * total,
+                    share=config.largest_share,
+                )
+                chosen = Chosen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+                chosen = Chosen(*(column[np.argsort(-chosen.value, kind="stable")] for column in chosen))
+                tokens = int(chosen.tokens.sum())
+                facts[name].append(
+                    {"documents": len(chosen.position), "tokens": tokens, "all_equal": corpus.deviation == 0}
+                )
+                writer.write_table(_selection(prepared, name, seed, chosen))
+                if (name, seed) == first:
+                    best_first = np.argsort(-chosen.score, kind="stable")
+                    write_selected(
+                        folder / "selected.jsonl", table, chosen.position[best_first], chosen.score[best_first]
+                    )
+                bar.update(1)
+    of_first = facts[first[0]][0]
     write_json(
         folder / "select.json",
         {
-            "selections": counts,
-            "selected_fraction": first[0]["tokens"] / float(table.n_tokens.sum()),
-            "selected_documents": first[0]["documents"],
+            "selections": facts,
+            "selected_fraction": of_first["tokens"] / total,
+            "selected_documents": of_first["documents"],
+            "all_equal": of_first["all_equal"],
         },
     )
 
 
-def _write_selected(path: Path, prepared: Prepared, chosen: np.ndarray, scores: np.ndarray) -> None:
-    best_first = chosen[np.argsort(-scores[chosen], kind="stable")]
-    lines = [
-        json.dumps(
-            {
-                "id": prepared.documents.ids[d],
-                "origin": prepared.documents.origins[d],
-                "score": float(scores[d]),
+def _passes(prepared: Prepared, method: Scorer, groups: np.ndarray, key: Array) -> Passes:
+    """A method's documents in parts; scores that lie in a file are read from it again at each pass."""
+    if isinstance(method, StoredScores):
+        parts = functools.partial(method.batches, prepared)
+    else:
+        scores = np.asarray(method(prepared, key), np.float64)
+        parts = functools.partial(iter, [scores])
+
+    def passes() -> Iterator[Documents]:
+        begin = 0
+        for scores in parts():
+            end = begin + len(scores)
+            yield Documents(scores, prepared.documents.n_tokens[begin:end], groups[begin:end])
+            begin = end
+
+    return passes
+
+
+def _selection(prepared: Prepared, method: str, seed: int, chosen: Chosen) -> pa.Table:
+    count = len(chosen.position)
+    ids = prepared.documents.ids[chosen.position].tolist()
+    return pa.table([[method] * count, [seed] * count, chosen.position, ids, chosen.score], schema=SCHEMA)
+
+
+def write_selected(path: Path, table: DocumentTable, documents: np.ndarray, scores: np.ndarray) -> None:
+    """One line of JSON a document, in the order given: id, origin, score, text; a few texts in memory at a time.
+
+    Texts lie in the corpus's order: their lines go to a nameless file as they come, and from there to their places.
+    """
+    order = np.argsort(documents, kind="stable")
+    begins, sizes = np.zeros(len(documents), np.int64), np.zeros(len(documents), np.int64)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as lines, atomic(path) as temporary, open(temporary, "wb") as file:
+        for place, text in zip(order, _texts(table, documents[order]), strict=True):
+            document = documents[place]
+            line = {
+                "id": table.ids[document],
+                "origin": table.origins[document],
+                "score": float(scores[place]),
                 "text": text,
-            },
-            ensure_ascii=False,
-        )
-        for d, text in zip(best_first, prepared.documents.texts(best_first), strict=True)
-    ]
-    write_text(path, "\n".join(lines) + "\n")
+            }
+            begins[place] = lines.tell()
+            sizes[place] = lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
+            lines.seek(begin)
+            file.write(lines.read(size))
+
+
+def _texts(table: DocumentTable, documents: np.ndarray) -> Iterator[str]:
+    """The texts of documents of rising index, from one reading of the column."""
+    first = 0
+    for batch in pq.ParquetFile(table.path).iter_batches(1024, columns=["text"]):
+        wanted = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + len(batch))]
+        yield from batch["text"].take(pa.array(wanted - first)).to_pylist()
+        first += len(batch)
 
 
 def load_selections(folder: Path) -> dict[tuple[str, int], np.ndarray]:

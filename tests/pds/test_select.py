@@ -1,72 +1,40 @@
-"""Selection against brute force, and its files."""
+"""The files of the selection, from scores in memory and in a file."""
 
+import dataclasses
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines import random
-from pmpjax.pds.select import SelectConfig, build_select, gumbel_order, load_selections, within_budget
+from pmpjax.pds.common import stage_key
+from pmpjax.pds.gumbel import gumbel_order, within_budget
+from pmpjax.pds.score import StoredScores
+from pmpjax.pds.select import SelectConfig, build_select, load_selections, write_selected
 from tests.pds.synthetic import Recorder, prepared_corpus
 
 
-def test_the_kept_documents_are_the_top_r_of_score_plus_noise_by_brute_force():
-    scores = np.random.default_rng(0).normal(3.0, 5.0, 200)
-    key, temperature = jax.random.key(4), 0.7
-    standard = (scores - np.mean(scores)) / np.std(scores)
-    noisy = standard + temperature * np.asarray(jax.random.gumbel(key, (200,)), np.float64)
-    order = gumbel_order(scores, temperature, key)
-    for r in (1, 17, 200):
-        assert all(noisy[kept] >= max(np.delete(noisy, order[:r]), default=-np.inf) for kept in order[:r])
-    assert sorted(order) == list(range(200))
-    np.testing.assert_array_equal(gumbel_order(100 * scores - 7, temperature, key), order)
-
-
-def test_without_noise_the_highest_scores_are_kept():
-    scores = np.random.default_rng(1).normal(size=50)
-    np.testing.assert_array_equal(gumbel_order(scores, 0.0, jax.random.key(0)), np.argsort(-scores))
-
-
-def test_the_first_draw_has_the_odds_of_a_softmax():
-    scores = np.array([0.0, 1.0, 2.0, 4.0])
-    standard = (scores - scores.mean()) / scores.std()
-    first = [gumbel_order(scores, 0.8, jax.random.key(seed))[0] for seed in range(1500)]
-    expected = np.exp(standard / 0.8) / np.exp(standard / 0.8).sum()
-    np.testing.assert_allclose(np.bincount(first, minlength=4) / 1500, expected, atol=0.05)
-
-
-def test_the_budget_is_in_tokens_and_is_the_longest_prefix():
-    generator = np.random.default_rng(2)
-    tokens, order = generator.integers(1, 50, 30), generator.permutation(30)
-    for budget in (1, 100, 333, 10_000):
-        chosen = within_budget(order, tokens, budget)
-        assert len(chosen) == 1 or tokens[chosen].sum() <= budget
-        assert len(chosen) == 30 or tokens[order[: len(chosen) + 1]].sum() > budget
-
-
-def test_scores_that_are_not_finite_are_refused_with_the_document():
-    with pytest.raises(ValueError, match="the first of document 1"):
-        gumbel_order(np.array([0.0, np.nan, np.inf]), 0.1, jax.random.key(0))
-
-
-@pytest.mark.parametrize("options", [{"ratio": 0.0}, {"ratio": 1.5}, {"temperature": -0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"ratio": 0.0}, {"ratio": 1.5}, {"ratio": float("nan")}, {"temperature": -0.1}, {"largest_share": 0.0}],
+)
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SelectConfig(**options)
 
 
+def even(prepared, key):
+    return jnp.asarray(np.arange(len(prepared.documents.ids)) % 2 == 0, float)
+
+
 def test_files_of_the_stage(tmp_path):
     prepared = prepared_corpus(tmp_path)
     total = int(prepared.documents.n_tokens.sum())
-
-    def even(prepared, key):
-        return jnp.asarray(np.arange(len(prepared.documents.ids)) % 2 == 0, float)
-
-    build_select(
-        SelectConfig(ratio=0.3), prepared, {"pds": even, "random": random}, range(3, 5), tmp_path, bar := Recorder()
-    )
+    config = SelectConfig(ratio=0.3)
+    build_select(config, prepared, {"pds": even, "random": random}, range(3, 5), tmp_path, bar := Recorder())
     assert bar.done == 4
     selections = load_selections(tmp_path)
     assert sorted(selections) == [("pds", 3), ("pds", 4), ("random", 3), ("random", 4)]
@@ -75,10 +43,87 @@ def test_files_of_the_stage(tmp_path):
         assert 0.2 * total < prepared.documents.n_tokens[documents].sum() <= 0.3 * total
         assert method == "random" or (documents % 2 == 0).all()
     assert set(selections["random", 3]) != set(selections["random", 4])
+    order = gumbel_order(np.asarray(even(prepared, None)), config.temperature, stage_key(3, "select", "pds", "gumbel"))
+    expected = within_budget(order, prepared.documents.n_tokens, 0.3 * total)
+    np.testing.assert_array_equal(selections["pds", 3], expected)
+
     lines = [json.loads(line) for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
     assert sorted(lines[0]) == ["id", "origin", "score", "text"]
-    assert {line["id"] for line in lines} == set(prepared.documents.ids[selections["pds", 3]])
+    assert [line["id"] for line in lines] == prepared.documents.ids[expected].tolist()  # equal scores: as chosen
     index = int(lines[0]["id"].removeprefix("document-"))
     assert lines[0]["text"] == prepared.documents.texts([index])[0]
     facts = json.loads((tmp_path / "select.json").read_text())
     assert facts["selected_fraction"] == pytest.approx(prepared.documents.n_tokens[selections["pds", 3]].sum() / total)
+    assert facts["all_equal"] is False
+
+
+def test_scores_in_a_file_are_chosen_from_as_those_in_memory(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    scores = np.random.default_rng(0).normal(size=len(prepared.documents.ids))
+    path = tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": scores}), path, row_group_size=7)
+    for name, method in (("file", StoredScores(path)), ("memory", lambda prepared, key: scores)):
+        build_select(SelectConfig(), prepared, {"one": method}, range(1), tmp_path / name, Recorder())
+    for name in ("selected.jsonl", "selections.parquet", "select.json"):
+        assert (tmp_path / "file" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
+
+
+def test_a_file_of_other_documents_is_refused(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    ids = list(prepared.documents.ids)
+    for number, wrong in enumerate((ids[::-1], ids[:-1], [*ids, "one more"])):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"id": wrong, "score": np.arange(len(wrong), dtype=float)}), path)
+        with pytest.raises(ValueError, match=f"{number}.parquet scores other documents"):
+            build_select(SelectConfig(), prepared, {"one": StoredScores(path)}, range(1), tmp_path, Recorder())
+    assert not (tmp_path / "selections.parquet").exists()
+
+
+def test_texts_come_in_the_order_asked_for_whatever_their_length(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    count = 3000
+    texts = [f"{index}\n\u2028é" * (index % 7) for index in range(count)]
+    names = np.array([str(index) for index in range(count)], object)
+    table = prepared.documents._replace(path=tmp_path / "many.parquet", ids=names, origins=names)
+    pq.write_table(pa.table({"text": texts}), table.path, row_group_size=700)
+    documents = np.random.default_rng(0).permutation(count)[:900]
+    write_selected(tmp_path / "out.jsonl", table, documents, -documents.astype(float))
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    expected = [{"id": str(d), "origin": str(d), "score": -float(d), "text": texts[d]} for d in documents]
+    assert [json.loads(line) for line in lines] == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"documents.parquet", "many.parquet", "out.jsonl"}
+
+
+def test_a_share_caps_what_one_group_of_origins_may_have(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    tokens = prepared.documents.n_tokens
+    config = SelectConfig(ratio=0.4, largest_share=0.5)
+    build_select(config, prepared, {"pds": even}, range(1), tmp_path, Recorder())
+    chosen = load_selections(tmp_path)["pds", 0]
+    budget = 0.4 * tokens.sum()
+    held = tokens[chosen[chosen % 2 == 0]].sum()
+    assert 0.4 * budget < held <= 0.5 * budget < tokens[chosen].sum() <= budget
+    build_select(
+        dataclasses.replace(config, largest_share=1.0), prepared, {"pds": even}, range(1), tmp_path, Recorder()
+    )
+    assert (load_selections(tmp_path)["pds", 0] % 2 == 0).all()
+
+
+def test_equal_scores_are_said_and_chosen_at_random(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    methods = {"flat": lambda prepared, key: jnp.ones(len(prepared.documents.ids)), "random": random}
+    build_select(SelectConfig(), prepared, methods, range(2), tmp_path, Recorder())
+    facts = json.loads((tmp_path / "select.json").read_text())
+    assert facts["all_equal"] is True
+    assert [one["all_equal"] for one in facts["selections"]["flat"]] == [True, True]
+    assert [one["all_equal"] for one in facts["selections"]["random"]] == [False, False]
+    chosen = load_selections(tmp_path)
+    assert not np.array_equal(chosen["flat", 0], chosen["flat", 1])
+
+
+def test_scores_that_are_not_finite_are_refused_and_leave_nothing(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    methods = {"pds": lambda prepared, key: even(prepared, key).at[5].set(jnp.nan)}
+    with pytest.raises(ValueError, match="1 scores are not finite, the first of document 5"):
+        build_select(SelectConfig(), prepared, methods, range(1), tmp_path, Recorder())
+    assert {path.name for path in tmp_path.iterdir()} == {"documents.parquet"}

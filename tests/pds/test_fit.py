@@ -1,0 +1,53 @@
+"""The scorer: what it is measured on, and what it learns."""
+
+import json
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pmpjax.models import Decoder, initialise
+from pmpjax.pds.fit import FitConfig, build_fit, held_out
+from pmpjax.pds.score import predict
+from pmpjax.train import OptimizerConfig, load_params
+from pmpjax.train.model import ModelConfig
+from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
+
+MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
+DECODER = MODEL.decoder(VOCABULARY)
+
+
+def test_held_out_instances_share_no_document_with_the_others():
+    document = np.repeat(np.arange(40), 3)
+    kept = held_out(document, 0.25, seed=0)
+    assert not set(document[kept]) & set(document[~kept])
+    assert len(set(document[kept])) == 10
+    assert (kept != held_out(document, 0.25, seed=1)).any()
+    assert held_out(np.array([4, 4, 7]), 0.01, seed=0).any()
+
+
+def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    rows = np.flatnonzero(prepared.source_lengths >= 6)
+    document = prepared.source_document[rows]
+    scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
+    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), tmp_path / "scores.parquet")
+    params = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
+    config = FitConfig(epochs=12, batch=8, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5))
+    build_fit(config, MODEL, prepared, tmp_path / "scores.parquet", params, 0, tmp_path, Recorder())
+    facts = json.loads((tmp_path / "fit.json").read_text())
+    # Two groups, inside which the ranks are noise: 3/4 when the groups are told apart, 0 by chance.
+    assert facts["spearman"]["held_out"] > 0.5
+    assert facts["rows"]["held_out"] + facts["rows"]["train"] == len(rows)
+    assert facts["final_mse"] < 0.2  # 1 for the constant prediction
+    predicted = predict(DECODER, load_params(tmp_path / "params"), prepared.dev_rows, prepared.dev_lengths)
+    assert (predicted[prepared.dev_lengths >= 6] > 0.5).all()  # the language of the target, in standard deviations
+
+
+def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    pq.write_table(pa.table({"row": [0, 1], "document": [0, 0], "score": [1.0, 2.0]}), tmp_path / "scores.parquet")
+    with pytest.raises(ValueError, match=r"--fit\.held-out"):
+        build_fit(FitConfig(), MODEL, prepared, tmp_path / "scores.parquet", {}, 0, tmp_path, Recorder())
