@@ -126,6 +126,67 @@ class PMPReport:
         return "\n".join(lines)
 
 
+def conditions_at(
+    prox: Prox,
+    controls: PyTree,
+    gradient: PyTree,
+    value: ArrayLike,
+    *,
+    stationarity: float = 1e-2,
+    gap: float = 1e-2,
+    kkt: float = 1e-1,
+) -> tuple[Check, ...]:
+    """The conditions that a gradient dJ/du at the controls decides by itself, without another sweep.
+
+    `stationarity`, `gap` where the set is compact, and `kkt` on the simplex, as in `verify`. `gradient` may be an
+    estimate; `value` is J.
+
+    Example:
+        >>> from pmpjax import prox
+        >>> checks = conditions_at(prox.simplex, jnp.array([0.5, 0.5, 0.0]), jnp.array([-1.0, -1.0, 0.0]), 2.0)
+        >>> [(check.name, check.holds) for check in checks]
+        [('stationarity', True), ('gap', True), ('kkt', True)]
+    """
+    residual = stationarity_residual(prox, controls, gradient, value)
+    checks = [_check("stationarity", residual, stationarity, "relative residual of the proximal step")]
+    if prox.oracle is not None:
+        relative = frank_wolfe_gap(prox, controls, gradient) / jnp.abs(value)
+        checks.append(_check("gap", relative, gap, "Frank-Wolfe gap, relative to J"))
+    if _on_simplex(prox):
+        worth = jax.tree.map(jnp.negative, gradient)
+        checks.append(_check("kkt", _total_spread(worth, controls), kkt, "unequal worth along the costate"))
+    return tuple(checks)
+
+
+def consistency_check(
+    problem: Problem,
+    state: PyTree,
+    controls: PyTree,
+    inputs: PyTree,
+    gradient: PyTree,
+    *,
+    key: Array,
+    tolerance: float | None = None,
+) -> Check:
+    """|<dJ/du, v> - (J(u + e v) - J(u - e v)) / 2e| relative to |dJ/du| |v| for a random v: two runs of the plant.
+
+    `gradient` is the sweep's own; tolerance None is 1e-6 in float64 and 2e-2 below.
+    """
+    double = all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(controls))
+    bound = tolerance if tolerance is not None else (1e-6 if double else 2e-2)
+    error = _finite_difference_error(problem, state, controls, inputs, gradient, key)
+    return _check("consistency", error, bound, "costate against a directional finite difference of J")
+
+
+def _on_simplex(prox: Prox) -> bool:
+    return prox.name in ("simplex", "entropic")
+
+
+def _check(name: str, value: Array | float, bound: float, meaning: str, exact: bool = True) -> Check:
+    number = float(value)
+    return Check(name, number, bound, (number <= bound) if exact else None, meaning)
+
+
 def verify(
     problem: Problem,
     state: PyTree,
@@ -171,33 +232,13 @@ def verify(
         state, controls, inputs
     )
     gradient = sweep.seen["gradient"]
-    double = all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(controls))
-    tolerance = consistency if consistency is not None else (1e-6 if double else 2e-2)
-    on_simplex = problem.prox.name in ("simplex", "entropic")
-
-    def check(name: str, value: Array | float, bound: float, meaning: str, exact: bool = True) -> Check:
-        number = float(value)
-        return Check(name, number, bound, (number <= bound) if exact else None, meaning)
-
-    error = _finite_difference_error(problem, state, controls, inputs, gradient, key)
     checks = [
-        check("consistency", error, tolerance, "costate against a directional finite difference of J"),
-        check(
-            "stationarity",
-            stationarity_residual(problem.prox, controls, gradient, sweep.value),
-            stationarity,
-            "relative residual of the proximal step",
-        ),
+        consistency_check(problem, state, controls, inputs, gradient, key=key, tolerance=consistency),
+        *conditions_at(problem.prox, controls, gradient, sweep.value, stationarity=stationarity, gap=gap, kkt=kkt),
     ]
-    if problem.prox.oracle is not None:
-        relative = frank_wolfe_gap(problem.prox, controls, gradient) / jnp.abs(sweep.value)
-        checks.append(check("gap", relative, gap, "Frank-Wolfe gap, relative to J"))
-    if on_simplex:
-        worth = jax.tree.map(jnp.negative, gradient)
-        checks.append(check("kkt", _total_spread(worth, controls), kkt, "unequal worth along the costate"))
-        if "law" in sweep.seen:
-            law = _total_spread(sweep.seen["law"], controls)
-            checks.append(check("law", law, kkt, "unequal contributions along grad J (continuous time)", exact=False))
+    if "law" in sweep.seen and _on_simplex(problem.prox):
+        law = _total_spread(sweep.seen["law"], controls)
+        checks.append(_check("law", law, kkt, "unequal contributions along grad J (continuous time)", exact=False))
     convexity = _convexity(problem, state, controls, inputs, adjoint, key, probes)
     return PMPReport(float(sweep.value), tuple(checks), convexity, sweep.health.describe())
 

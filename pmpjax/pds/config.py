@@ -13,7 +13,7 @@ from pmpjax.pds.report import ReportConfig
 from pmpjax.pds.rivals import Rival, check_rivals
 from pmpjax.pds.score import ScoreConfig
 from pmpjax.pds.select import SelectConfig
-from pmpjax.pds.solve import SolveConfig
+from pmpjax.pds.sweep import SolveConfig
 from pmpjax.train.model import ModelConfig
 
 

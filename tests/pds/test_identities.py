@@ -1,6 +1,8 @@
 """The two estimators of an instance's worth are exact derivatives of the area under the desired loss, in float64."""
 
 import dataclasses
+import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,8 @@ import numpy as np
 import pytest
 
 import pmpjax as pmp
-from pmpjax import observables as obs
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.solve import SolveConfig, Step, agreement, batch_scores, score_instances
-from tests.oracles import OPTIMIZERS, classifier
+from pmpjax.pds.sweep import SolveConfig, Solved, Step, agreement, improve, mean_loss, score_instances, spread_over_time
 from tests.pds.synthetic import LENGTH, VOCABULARY
 
 STEPS, BATCH, INSTANCES = 7, 3, 8
@@ -36,13 +36,15 @@ def test_the_estimators_are_minus_the_derivatives_of_the_area_in_each_weight(flo
     params = initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
     instances, index = random_rows(jax.random.key(3), INSTANCES), index_of_batches()
-    steps = Step(jax.tree.map(lambda leaf: leaf[index], instances), random_rows(jax.random.key(2), STEPS, 4))
+    steps = Step(jax.tree.map(lambda leaf: leaf[index], instances), index, random_rows(jax.random.key(2), STEPS, 4))
+    generator = np.random.default_rng(1)
+    weights = jnp.asarray(generator.dirichlet(np.ones(INSTANCES)))
 
     def area(gamma, added):
         """SGD on sum_b (N / B) gamma[index_tb] l + sum_n added[t, n] l_n, and the sum of the desired losses."""
 
         def step(theta, now):
-            (train, dev), places, more = now
+            (train, places, dev), more = now
 
             def loss(p):
                 weights = gamma[places] * (INSTANCES / BATCH)
@@ -51,41 +53,22 @@ def test_the_estimators_are_minus_the_derivatives_of_the_area_in_each_weight(flo
             following = jax.tree.map(lambda p, g: p - config.learning_rate * g, theta, jax.grad(loss)(theta))
             return following, losses(theta, dev).mean()
 
-        theta, desired = jax.lax.scan(step, params, (steps, index, added))
+        theta, desired = jax.lax.scan(step, params, (steps, added))
         return desired.sum() + losses(theta, jax.tree.map(lambda leaf: leaf[-1], steps.dev)).mean()
 
     none = jnp.zeros((STEPS, INSTANCES))
-    value, (by_gamma, by_added) = jax.jit(jax.value_and_grad(area, argnums=(0, 1)))(pmp.uniform(INSTANCES), none)
+    value, (by_gamma, by_added) = jax.jit(jax.value_and_grad(area, argnums=(0, 1)))(weights, none)
     for every in (1, 4):
-        solved = score_instances(dataclasses.replace(config, every=every), decoder, params, steps, instances)
-        batch = batch_scores(solved.sweep.seen["gradient"], index, INSTANCES)
+        solved = score_instances(
+            dataclasses.replace(config, every=every), decoder, params, steps, instances, weights=weights
+        )
+        batch = solved.batch_scores
         np.testing.assert_allclose(solved.sweep.value, value, rtol=1e-12)
         for found, derivative in ((batch, by_gamma), (solved.scores, every * by_added[::every].sum(axis=0))):
             scale = float(jnp.abs(derivative).max())
             assert scale > 1e-3
             np.testing.assert_allclose(found, -derivative, rtol=1e-10, atol=1e-10 * scale)
         assert batch[INSTANCES - 1] == 0 and solved.scores[INSTANCES - 1] != 0
-
-
-@pytest.mark.parametrize("rule", ["sgd", "adamw", "clipped adam"])
-def test_the_scattered_gradient_is_that_of_a_control_constant_in_time_through_any_rule(float64, rule):
-    problem_of, index = classifier(instances=INSTANCES), index_of_batches()
-    inputs = (jax.tree.map(lambda leaf: leaf[index], problem_of.instances), jnp.asarray(index))
-
-    def gradient(control_axis, controls, **options):
-        dynamics = pmp.training_dynamics(
-            lambda params, step: problem_of.losses(params, step[0]), OPTIMIZERS[rule](), **options
-        )
-        problem = pmp.Problem(dynamics, pmp.area_under(problem_of.desired), control_axis=control_axis)
-        observe = {"gradient": obs.control_gradient}
-        return pmp.costate(problem, dynamics.init(problem_of.params), controls, inputs, observe=observe).seen[
-            "gradient"
-        ]
-
-    varying = gradient(0, pmp.uniform(STEPS, BATCH))
-    constant = gradient(None, pmp.uniform(INSTANCES), index=lambda step: step[1])
-    found = batch_scores(varying, index, INSTANCES)
-    np.testing.assert_allclose(found, -constant, rtol=1e-10, atol=1e-10 * float(jnp.abs(constant).max()))
 
 
 def test_the_estimators_agree_over_the_draw_of_the_batches():
@@ -96,7 +79,8 @@ def test_the_estimators_agree_over_the_draw_of_the_batches():
     index = generator.integers(0, 40, (steps, batch))
     index[index == 7] = 8
     each = worth[index] * (1 + 0.1 * generator.normal(size=index.shape))
-    estimate = np.asarray(batch_scores(jnp.asarray(-each), index, 40))
+    estimate = np.zeros(40)
+    np.add.at(estimate, index, each * 40 / batch)
     facts = agreement(steps * worth, estimate, index)
     assert facts["met"] == len(np.unique(index)) < 40
     assert facts["slope"] == pytest.approx(1, abs=0.05)
@@ -104,3 +88,45 @@ def test_the_estimators_agree_over_the_draw_of_the_batches():
     opposite = agreement(-steps * worth, estimate, index)
     assert opposite["slope"] == pytest.approx(-facts["slope"]) and opposite["spearman"] == -facts["spearman"]
     assert agreement(np.ones(40), estimate, index)["slope"] is None
+
+
+def test_terms_that_say_the_same_have_no_spread_and_unrelated_ones_all():
+    worth = np.random.default_rng(0).normal(size=(2, 2000))
+    same = spread_over_time(np.stack([worth[0], 3 * worth[0] + 1]))
+    assert same["spearman"] == pytest.approx(1) and same["deviation"] == pytest.approx(0, abs=1e-12)
+    other = spread_over_time(worth)
+    assert abs(other["spearman"]) < 0.1 and other["deviation"] == pytest.approx(1, abs=0.05)
+    assert spread_over_time(worth[:1])["spearman"] is None
+
+
+def test_the_loss_over_all_dev_rows_is_the_mean_by_any_chunk(float64):
+    def losses(params, rows):
+        return jnp.square(rows.tokens @ params) * rows.lengths
+
+    rows, params = random_rows(jax.random.key(5), 7), jnp.linspace(-1.0, 1.0, LENGTH)
+    expected = jax.value_and_grad(lambda p: losses(p, rows).mean())(params)
+    found = jax.value_and_grad(mean_loss(losses, rows, 3))(params)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_outer_steps_lower_the_area_and_take_a_bad_step_back():
+    class Found(NamedTuple):
+        value: float
+
+    target = jnp.array([0.7, 0.3, 0.0, 0.0])
+    seen = []
+
+    def solve_at(weights):
+        weights = pmp.uniform(4) if weights is None else weights
+        seen.append(weights)
+        distance = weights - target
+        return Solved(weights, -2 * distance, -2 * distance, -2 * distance[None], Found(float(distance @ distance)))
+
+    (first, last), values = improve(SolveConfig(outer_steps=40, outer_rate=8.0), solve_at)
+    np.testing.assert_allclose(first.weights, 0.25)
+    assert len(values) == len(seen) == 40
+    assert any(b > a for a, b in itertools.pairwise(values)), "at least one step was too long"
+    assert last.sweep.value == min(values) < 1e-3
+    np.testing.assert_allclose(last.weights, target, atol=0.02)
+    assert all(abs(float(weights.sum()) - 1) < 1e-5 and float(weights.min()) >= 0 for weights in seen)

@@ -19,7 +19,7 @@ from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.select import load_selections
-from pmpjax.pds.solve import SolveConfig
+from pmpjax.pds.sweep import SolveConfig
 from pmpjax.runs import RunError, stored_config
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, initialise
-from pmpjax.pds.solve import SolveConfig, SweepError, build_solve, draw_instances
+from pmpjax.pds.solve import build_solve, draw_instances
+from pmpjax.pds.sweep import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
 
@@ -35,10 +36,27 @@ def test_instances_of_the_targets_language_are_worth_more(tmp_path):
     assert len(set(rows)) == len(rows) == 40
     assert table["id"] == list(prepared.documents.ids[prepared.source_document[rows]])
     facts = json.loads((tmp_path / "solve.json").read_text())
-    assert facts["status"] == "OK" and facts["frank_wolfe_gap"] > 0 and len(facts["costate_norms"]) == 7
+    assert facts["status"] == "OK" and len(facts["costate_norms"]) == 7 and len(facts["area_under_curve"]) == 1
+    first, last = ({check["name"]: check for check in facts["conditions"][when]} for when in ("first", "last"))
+    assert first["gap"] == last["gap"] and not last["kkt"]["holds"], "uniform weights are not optimal"
+    assert last["consistency"]["holds"] and facts["effective_instances"] == pytest.approx(40, rel=1e-4)
+    assert facts["over_time"]["evaluated"] == 3
     estimator = facts["batch_estimator"]
     assert estimator["met"] == 18 and -1 <= estimator["spearman"] <= 1 and estimator["residual"] > 0
     assert facts["short_rows_left_out"] == int((prepared.source_lengths < 6).sum())
+
+
+def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_path):
+    config = dataclasses.replace(CONFIG, every=3, dev_batch=None, outer_steps=3)
+    solve_in(tmp_path, config)
+    facts = json.loads((tmp_path / "solve.json").read_text())
+    values = facts["area_under_curve"]
+    assert len(values) == 3 and min(values) < values[0]
+    gaps = [next(c["value"] for c in facts["conditions"][when] if c["name"] == "gap") for when in ("first", "last")]
+    assert gaps[1] < gaps[0]
+    table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    weight, good = np.array(table["weight"]), np.array(table["document"]) % 2 == 0
+    assert weight.sum() == pytest.approx(1, abs=1e-5) and weight[good].mean() > 1.5 * weight[~good].mean()
 
 
 @pytest.mark.parametrize("rate", [1e20, 40.0])

@@ -1,0 +1,296 @@
+"""One costate sweep through a proxy's training: the worth of every instance by two estimators, and better weights."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+import pmpjax as pmp
+from pmpjax import observables as obs
+from pmpjax.evaluation import rank_correlation
+from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.train.mesh import place, sharded_losses
+
+
+class SweepError(ValueError):
+    """A sweep whose numbers mean nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveConfig:
+    """The inner training run of the proxy, and what is evaluated along its costate.
+
+    Attributes:
+        instances: rows of the source in the proxy set.
+        minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
+        steps: T.
+        batch: rows of the proxy set in a step.
+        learning_rate: of SGD, the plant. Too large a step is unstable for the costate while the loss looks fine.
+        dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
+        every: the proxy set is evaluated at each step divisible by it.
+        chunk: rows evaluated at once.
+        outer_steps: sweeps. The first has uniform weights; each later one those after a proximal step on the worth. The
+            paper stops at one.
+        outer_rate: that step: an instance worth one standard deviation more gets outer_rate / N more weight, before the
+            projection on the simplex. Halved whenever the area under the desired loss did not fall.
+        largest_growth: a costate that grows more than this on its way back is refused, as one that is not finite.
+    """
+
+    instances: int = 2048
+    minimum_tokens: int = 32
+    steps: int = 32
+    batch: int = 16
+    learning_rate: float = 0.02
+    dev_batch: int | None = 16
+    every: int = 16
+    chunk: int = 32
+    outer_steps: int = 1
+    outer_rate: float = 0.5
+    largest_growth: float = 1e4
+
+    def __post_init__(self):
+        if min(self.instances, self.steps, self.batch, self.every, self.chunk, self.outer_steps) < 1:
+            raise ValueError(
+                f"solve: instances {self.instances}, steps {self.steps}, batch {self.batch}, every {self.every}, chunk "
+                f"{self.chunk} and outer_steps {self.outer_steps} must be at least 1"
+            )
+        if self.outer_rate <= 0 or self.learning_rate <= 0 or (self.dev_batch is not None and self.dev_batch < 1):
+            raise ValueError(
+                f"solve: outer_rate {self.outer_rate}, learning_rate {self.learning_rate} and dev_batch "
+                f"{self.dev_batch} must be positive"
+            )
+
+
+class Step(NamedTuple):
+    """The input w_t of a step: rows of the proxy set [B, L], which of the instances they are [B], and rows of the
+    target's dev split [B_dev, L], None where the desired loss is over the whole split."""
+
+    train: Rows
+    index: Int[Array | np.ndarray, " batch"]
+    dev: Rows | None
+
+
+class Solved(NamedTuple):
+    """What a sweep at some weights gives.
+
+    weights: gamma, [N], on the simplex. scores: [N] worth of each instance, an estimate of -dJ/dgamma from all
+    instances. batch_scores: [N] -dJ/dgamma of the run's own batches, exact. terms: [K, N], the scores at each step that
+    was evaluated; scores = k sum over K. sweep: value, costate, health.
+    """
+
+    weights: Float[Array, " instances"]
+    scores: Float[Array, " instances"]
+    batch_scores: Float[Array, " instances"]
+    terms: Float[Array, "evaluated instances"]
+    sweep: pmp.Sweep
+
+
+def proxy_problem(
+    config: SolveConfig, decoder: Decoder, dev: Rows | None = None, mesh: Mesh | None = None
+) -> pmp.Problem:
+    """min_gamma sum_{t=0..T} J(theta_t) with theta_{t+1} = theta_t - eta (N/B) sum_b gamma_{i_tb} grad l_{i_tb}.
+
+    gamma is one weight an instance for the whole run, [N] on the simplex; i_tb is the instance at place b of batch t.
+
+    Args:
+        dev: the rows of J where the steps bring none, taken in chunks of `config.chunk`.
+        mesh: rows are cut along its data and fsdp axes.
+
+    Source: PDS (arXiv 2410.07064), the problem of section 2.1 with the paper's plant, SGD.
+    """
+    losses = sharded_losses(decoder, mesh)
+    dynamics = pmp.training_dynamics(
+        lambda params, step: losses(params, step.train), optax.sgd(config.learning_rate), index=lambda step: step.index
+    )
+    whole = None if dev is None else mean_loss(losses, dev, config.chunk)
+
+    def desired(params: Any, step: Step) -> Array:
+        if step.dev is not None:
+            return jnp.mean(losses(params, step.dev))
+        if whole is None:
+            raise ValueError("the steps bring no dev rows: give the whole dev split as `dev`")
+        return whole(params)
+
+    return pmp.Problem(dynamics, pmp.area_under(desired), prox=pmp.prox.simplex, control_axis=None)
+
+
+def mean_loss(losses: Callable[[Any, Rows], Array], rows: Rows, chunk: int) -> Callable[[Any], Array]:
+    """params -> (1 / R) sum_r l_r, a chunk at a time in the forward and in the backward pass, so that memory is one
+    chunk's."""
+    count = len(rows.tokens)
+    pad = -count % chunk
+    cut = jax.tree.map(
+        lambda leaf: jnp.pad(leaf, ((0, pad), *((0, 0),) * (leaf.ndim - 1))).reshape(-1, chunk, *leaf.shape[1:]), rows
+    )
+    real = (jnp.arange(count + pad) < count).reshape(-1, chunk)
+
+    def loss(params: Any) -> Array:
+        @jax.checkpoint
+        def one(part: tuple[Rows, Array]) -> Array:
+            each = losses(params, part[0])
+            return jnp.sum(jnp.where(part[1], each, 0.0))
+
+        return jnp.sum(jax.lax.map(one, (cut, real))) / count
+
+    return loss
+
+
+def score_instances(
+    config: SolveConfig,
+    decoder: Decoder,
+    params: Any,
+    steps: Step,
+    instances: Rows,
+    *,
+    weights: Float[Array, " instances"] | None = None,
+    dev: Rows | None = None,
+    mesh: Mesh | None = None,
+) -> Solved:
+    """s_z = k sum_{t in 0, k, 2k, ...} eta <lambda_{t+1}, grad l_z(theta_t)>, [N]: high is good.
+
+    With k = 1 minus the derivative of the area under the desired loss in the weight of an instance z that is added to
+    every step with weight zero; a larger `every` k estimates that sum from each k-th term. Over the draw of the batches
+    its expectation is that of `batch_scores`, minus the derivative in the weights of the run's own batches, with less
+    variance. Divided by eta it is the PDS score.
+
+    Args:
+        steps: leaves [T, ...].
+        instances: the proxy set, N rows.
+        weights: gamma; uniform when None.
+        dev: where the steps have no dev rows, all of them.
+        mesh: devices that share the sweep; parameters and costates lie as `pmpjax.train.mesh.partition` says.
+
+    Source: PDS (arXiv 2410.07064), Pontryagin conditions and the score q_n.
+    """
+    weights = pmp.uniform(len(instances.tokens)) if weights is None else weights
+    arguments = jax.tree.map(jnp.asarray, (steps, instances, dev))
+    found = sweep_function(config, decoder.config, mesh)(place(params, mesh), weights, *arguments)
+    terms = found.seen["worth"]
+    return Solved(weights, config.every * terms.sum(axis=0), -found.seen["gradient"], terms, found)
+
+
+@functools.lru_cache(maxsize=2)
+def sweep_function(config: SolveConfig, model: DecoderConfig, mesh: Mesh | None = None) -> Callable[..., pmp.Sweep]:
+    """The jitted sweep, the same one for the same arguments, so that it is compiled once.
+
+    (params, weights [N], steps [T, ...], instances [N, L], dev rows or None) -> `Sweep` whose `seen` has worth
+    [ceil(T / every), N] and gradient [N].
+    """
+    decoder = Decoder(model)
+
+    def sweep(params: Any, weights: Array, steps: Step, instances: Rows, dev: Rows | None) -> pmp.Sweep:
+        problem = proxy_problem(config, decoder, dev, mesh)
+        worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk)
+        return pmp.costate(
+            problem,
+            problem.dynamics.init(params),
+            weights,
+            steps,
+            adjoint=pmp.Checkpointed(),
+            observe={"worth": obs.every(config.every, worth), "gradient": obs.control_gradient},
+        )
+
+    return jax.jit(sweep)
+
+
+def improve(
+    config: SolveConfig,
+    solve_at: Callable[[Array | None], Solved],
+    report: Callable[[Solved], None] = lambda solved: None,
+) -> tuple[list[Solved], list[float]]:
+    """gamma <- prox(gamma + (rate / N sd(s)) s), `outer_steps` sweeps in all; a step that raises J is taken back.
+
+    `solve_at(weights)` is a sweep, of uniform weights where None; each is handed to `report`, and refused where its
+    costate means nothing.
+
+    Returns:
+        the sweeps at the first and at the best weights (one and the same where none was better), and J of every sweep.
+
+    Source: PDS (arXiv 2410.07064), Algorithm 1, whose outer loop the paper cuts after one iteration.
+    """
+    best = first = solve_at(None)
+    report(first)
+    values, rate = [float(first.sweep.value)], config.outer_rate
+    for _ in range(config.outer_steps - 1):
+        deviation = jnp.maximum(jnp.std(best.scores), jnp.finfo(best.scores.dtype).tiny)
+        step = rate / (len(best.scores) * deviation)
+        tried = solve_at(pmp.prox.simplex(best.weights + step * best.scores, step))
+        report(tried)
+        values.append(float(tried.sweep.value))
+        if tried.sweep.value < best.sweep.value:
+            best = tried
+        else:
+            rate /= 2
+    return [first, best], values
+
+
+def check_health(config: SolveConfig, sweep: pmp.Sweep) -> None:
+    """Refuses a sweep whose costate is not finite or exploded."""
+    health = sweep.health
+    growth = health.growth
+    if int(health.status) == pmp.Status.OK and growth <= config.largest_growth:
+        return
+    raise SweepError(
+        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {config.learning_rate:g}); "
+        f"a costate may grow {config.largest_growth:g}-fold at most"
+    )
+
+
+def agreement(
+    scores: Float[np.ndarray, " instances"],
+    batch: Float[np.ndarray, " instances"],
+    index: Int[np.ndarray, "steps batch"],
+) -> dict[str, Any]:
+    """How the two estimators of an instance's worth agree, over the instances that a batch met.
+
+    Each batch score is divided by how often its instance came, relative to how often it would on average, so that what
+    is compared with the score over all steps is (T / times) sum over the steps at which it came.
+
+    Returns:
+        met: instances compared. spearman: rank correlation, None where undefined. slope: of the least squares line of
+        the batch estimates on the scores; 1 when they estimate the same, None where undefined. residual: standard
+        deviation around that line relative to the line's own: noise by signal.
+    """
+    times = np.bincount(index.ravel(), minlength=len(scores))
+    met = times > 0
+    whole = np.asarray(scores, np.float64)[met]
+    estimate = np.asarray(batch, np.float64)[met] * (index.size / len(scores)) / times[met]
+    spearman = rank_correlation(estimate, whole)
+    slope = residual = None
+    if spearman is not None:
+        slope, intercept = np.polyfit(whole, estimate, 1)
+        residual = float(np.std(estimate - slope * whole - intercept) / abs(slope * np.std(whole)))
+    return {
+        "met": int(met.sum()),
+        "spearman": spearman,
+        "slope": None if slope is None else float(slope),
+        "residual": residual,
+    }
+
+
+def spread_over_time(terms: Float[np.ndarray, "evaluated instances"]) -> dict[str, Any]:
+    """How much the worth changes along the run: is a sum over every k-th step enough?
+
+    Returns:
+        evaluated: steps K. spearman: mean rank correlation of one evaluated step's worth with the sum of the others,
+        None below two steps or where undefined. deviation: of an instance's worth over the steps, after each step's own
+        mean and scale over instances are taken out, root mean square over instances; 0 when every step says the same,
+        1 when they are unrelated.
+    """
+    terms = np.asarray(terms, np.float64)
+    found: dict[str, Any] = {"evaluated": len(terms), "spearman": None, "deviation": None}
+    if len(terms) < 2 or not terms.std(axis=1).all():
+        return found
+    each = [rank_correlation(term, terms.sum(axis=0) - term) for term in terms]
+    standard = (terms - terms.mean(axis=1, keepdims=True)) / terms.std(axis=1, keepdims=True)
+    found["deviation"] = float(np.sqrt(np.mean(standard.var(axis=0, ddof=1))))
+    if all(one is not None for one in each):
+        found["spearman"] = float(np.mean([one for one in each if one is not None]))
+    return found
