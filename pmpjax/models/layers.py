@@ -5,6 +5,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float
 
 from pmpjax.models.config import DecoderConfig
@@ -36,7 +37,7 @@ def by_rows(h: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
 
     Left to itself the partitioner follows the weights and cuts the features: every device then computes all rows.
     """
-    return cast(Array, nn.with_logical_constraint(h, (ROWS, *(None,) * (h.ndim - 1))))
+    return cast(Array, with_logical_constraint(h, (ROWS, *(None,) * (h.ndim - 1))))
 
 
 class Dense(nn.Module):

@@ -2,16 +2,19 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
+from jaxtyping import Array
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.evaluation import rank_correlation
-from pmpjax.models import ScorerModel, initialise, with_trunk
+from pmpjax.models import DecoderConfig, ScorerModel, initialise, with_trunk
+from pmpjax.models.layers import apply
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
 from pmpjax.runs import write_json
@@ -81,15 +84,12 @@ def build_fit(
     decoder_config = (config.model or model).decoder(prepared.vocabulary)
     scorer = ScorerModel(decoder_config)
 
-    def losses(params: Any, batch: dict[str, Any]) -> Any:
-        return jnp.square(scorer.apply({"params": params}, batch["tokens"], batch["lengths"]) - batch["target"])
-
     train_rows = np.flatnonzero(~kept_out)
     steps = config.steps(len(train_rows))
     initial = initialise(scorer, stage_key(seed, "fit", "init"), tokens[:1], lengths[:1])
     trained = train(
-        losses,
-        adamw(config.optimizer),
+        squared_errors(scorer),
+        adamw(config.optimizer, steps),
         with_trunk(initial, proxy_params) if config.model is None else initial,
         scheduled_batches(
             {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
@@ -117,10 +117,24 @@ def build_fit(
             "score_deviation": deviation,
             "final_mse": float(trained.losses[-20:].mean()),
             "steps": steps,
-            "flops": forward_flops(decoder_config, (3 * steps * config.batch + len(rows)) * length, output=False),
+            "flops": fit_flops(config, decoder_config, len(train_rows), len(rows), length),
         },
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def squared_errors(scorer: ScorerModel) -> Callable[[Any, dict[str, Any]], Array]:
+    """losses(params, batch) -> [B]: (m(tokens, lengths) - target)^2 of a batch with these three by name."""
+
+    def losses(params: Any, batch: dict[str, Any]) -> Array:
+        return jnp.square(apply(scorer, params, batch["tokens"], batch["lengths"]) - batch["target"])
+
+    return losses
+
+
+def fit_flops(config: FitConfig, decoder: DecoderConfig, rows: int, instances: int, length: int) -> float:
+    """FLOPs of the stage: training on `rows` of the `instances`, and one prediction for each of these."""
+    return forward_flops(decoder, (3 * config.steps(rows) * config.batch + instances) * length, output=False)
 
 
 def held_out(document: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import Bar
@@ -25,7 +25,7 @@ class PretrainConfig:
     Attributes:
         steps: training steps of each run.
         batch: rows of the selection in a step.
-        optimizer: AdamW at a constant rate after the warm-up, so that losses at equal steps compare.
+        optimizer: AdamW; at a constant rate after the warm-up, its default, losses at equal steps compare.
         evaluate_every: steps between measurements of the loss on the target.
         dev_rows: rows of the target's dev split measured each time, spread evenly over its documents.
         test_rows: the same of its test split.
@@ -66,18 +66,12 @@ def build_pretrain(
     """
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
-    losses, optimizer = example_losses(decoder), adamw(config.optimizer)
-    dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), config.dev_rows)
-    test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), config.test_rows)
-    measures = {"dev": set_loss(decoder, dev, 32), "test": set_loss(decoder, test, 32)}
-
-    def evaluate(params: Any) -> dict[str, Any]:
-        return {name: measure(params) for name, measure in measures.items()}
-
+    losses, optimizer = example_losses(decoder), adamw(config.optimizer, config.steps)
+    evaluate = target_losses(config, decoder, prepared)
     rows_of: dict[str, int] = {}
     for seed in sorted({seed for _, seed in selections}):
         packed = {
-            method: _rows(prepared, documents, seed)
+            method: training_rows(prepared, documents, seed)
             for (method, of_seed), documents in selections.items()
             if of_seed == seed
         }
@@ -108,19 +102,37 @@ def build_pretrain(
             shutil.rmtree(folder / f"{name}-checkpoints", ignore_errors=True)
     length = prepared.source_rows.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
-    each = 3 * config.steps * config.batch + measured * (len(dev.tokens) + len(test.tokens))
+    shown = min(config.dev_rows, len(prepared.dev_rows)) + min(config.test_rows, len(prepared.test_rows))
+    measuring = forward_flops(decoder_config, measured * shown * length)
     write_json(
         folder / "pretrain.json",
         {
             "rows": rows_of,
             "tokens_seen": config.steps * config.batch * length,
             "runs": [{"method": method, "seed": seed} for method, seed in selections],
-            "flops": len(selections) * forward_flops(decoder_config, each * length),
+            "flops": len(selections) * (pretrain_flops(config, decoder_config, length + 1) + measuring),
         },
     )
 
 
-def _rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
+def target_losses(config: PretrainConfig, decoder: Decoder, prepared: Prepared) -> Callable[[Any], dict[str, Any]]:
+    """params -> mean loss in nats a token on `dev` and `test`, of the rows that `config` takes of each split."""
+    dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), config.dev_rows)
+    test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), config.test_rows)
+    measures = {"dev": set_loss(decoder, dev, 32), "test": set_loss(decoder, test, 32)}
+
+    def evaluate(params: Any) -> dict[str, Any]:
+        return {name: measure(params) for name, measure in measures.items()}
+
+    return evaluate
+
+
+def pretrain_flops(config: PretrainConfig, decoder: DecoderConfig, length: int) -> float:
+    """FLOPs of one model's training, for rows of `length` tokens; without the measurements of its loss."""
+    return 3 * forward_flops(decoder, config.steps * config.batch * (length - 1))
+
+
+def training_rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
     """Full rows of the documents in a random order; the last, shorter row is left out."""
     shuffled = stage_generator(seed, "pretrain", "packing").permutation(documents)
     tokens, lengths = packed_rows(prepared, shuffled)

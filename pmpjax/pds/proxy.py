@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
@@ -21,7 +21,7 @@ class ProxyConfig:
     Attributes:
         steps: training steps, on a random part of the source as large as they take.
         batch: rows of a step.
-        optimizer: AdamW, constant rate after the warm-up.
+        optimizer: AdamW.
         save_every: steps between checkpoints.
         model: the decoder of the costate sweep; None is the one that is pretrained at the end.
     """
@@ -43,7 +43,7 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, see
     tokens, lengths = packed_rows(prepared, documents[:taken])
     trained = train(
         example_losses(decoder),
-        adamw(config.optimizer),
+        adamw(config.optimizer, config.steps),
         initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
         scheduled_batches(
             Rows(tokens, lengths),
@@ -60,10 +60,15 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, see
         "rows": len(tokens),
         "first_loss": float(trained.losses[0]),
         "final_loss": float(trained.losses[-10:].mean()),
-        "flops": 3 * forward_flops(decoder_config, config.steps * config.batch * (tokens.shape[1] - 1)),
+        "flops": proxy_flops(config, decoder_config, tokens.shape[1]),
     }
     write_json(folder / "proxy.json", facts)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def proxy_flops(config: ProxyConfig, decoder: DecoderConfig, length: int) -> float:
+    """FLOPs of the stage, for rows of `length` tokens: a gradient is three forward passes."""
+    return 3 * forward_flops(decoder, config.steps * config.batch * (length - 1))
 
 
 def load_proxy(folder: Path) -> Any:

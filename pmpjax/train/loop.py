@@ -75,6 +75,7 @@ def train(
     evaluate_every: int = 0,
     checkpoints: Path | None = None,
     save_every: int = 0,
+    save_last: bool = False,
     keep: int = 2,
     identity: Mapping[str, Any] | None = None,
     metrics: MetricsSink | None = None,
@@ -96,6 +97,7 @@ def train(
         evaluate: params -> scalars by name; called at steps 0, `evaluate_every`, 2 `evaluate_every`, ... and the last.
         checkpoints: folder for Orbax checkpoints; a run that finds one there goes on from the newest, bit for bit.
         save_every: steps between checkpoints; 0 keeps none. A Ctrl-C noted by `pmpjax.runs.interrupt` saves one too.
+        save_last: saves the last step too, for a call with more `steps` to go on from.
         keep: newest checkpoints that stay.
         identity: facts that a checkpoint must share with this run, JSON: the tokenizer's hash, say.
         metrics: gets loss and gradient norm of every step, evaluations, seconds a step and host_wait.
@@ -120,7 +122,7 @@ def train(
     saving = checkpoints is not None and save_every > 0
     every = evaluate_every or steps
     grid = np.unique(np.append(np.arange(0, steps, max(every, 1)), steps))
-    advance = _step(losses, optimizer, accumulate, mesh)
+    advance = step_function(losses, optimizer, accumulate, mesh)
     measure = None if evaluate is None else _jitted(evaluate)
     iterator: Any = iter(batches)
 
@@ -182,6 +184,8 @@ def train(
                     # Without this the host would run ahead by any number of batches, all of them in memory.
                     in_flight.popleft().block_until_ready()
             record.settle(done)
+            if saving and save_last and done > kept:
+                save()
         except DivergedError:
             if diverged == "raise":
                 raise
@@ -228,9 +232,14 @@ class _Ends:
 
 
 @functools.lru_cache(maxsize=8)
-def _step(
-    losses: Losses, optimizer: optax.GradientTransformation, accumulate: int, mesh: Mesh | None
+def step_function(
+    losses: Losses, optimizer: optax.GradientTransformation, accumulate: int = 1, mesh: Mesh | None = None
 ) -> Callable[..., tuple[Any, Any, dict[str, Array]]]:
+    """The jitted function of the loop: (params, opt_state, (batch, ...)) -> (params, opt_state, values of each step).
+
+    One step for each batch given; parameters and state are donated. The same function for equal arguments.
+    """
+
     def mean_loss(params: Any, batch: Any) -> Array:
         with laid_out(mesh):
             return jnp.mean(losses(params, batch))

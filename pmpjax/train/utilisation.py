@@ -7,27 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PEAK_FLOPS = {
-    "TPU v2": 45e12,
-    "TPU v3": 123e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "Tesla T4": 65e12,
-    "Tesla V100": 125e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA A10G": 70e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Dense peak of a device, FLOP/s of 16-bit products, by the start of its kind, from the vendors' data sheets."""
+from pmpjax.train.hardware import accelerator_of
 
 
 def peak_flops(devices: Sequence[Any] | None = None) -> float:
-    """FLOP/s that the devices can reach together: from the table, or of one measured product where they are not in it.
+    """FLOP/s that the devices reach together in 16 bits: from the table, or of one measured product where not in it.
 
     CPU devices share one host, which is measured once, with a float32 product of 1,024 x 1,024 (a tenth of a second).
 
@@ -35,10 +19,9 @@ def peak_flops(devices: Sequence[Any] | None = None) -> float:
     True
     """
     devices = jax.devices() if devices is None else devices
-    kind = devices[0].device_kind
-    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    if known:
-        return PEAK_FLOPS[max(known, key=len)] * len(devices)
+    known = accelerator_of(devices[0].device_kind)
+    if known is not None:
+        return known.peak * len(devices)
     return _measured(devices[0]) * (1 if devices[0].platform == "cpu" else len(devices))
 
 
