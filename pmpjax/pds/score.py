@@ -214,20 +214,30 @@ class StoredScores:
     path: Path
 
     def __call__(self, prepared: Prepared, key: Array) -> Array:
-        return jax.numpy.asarray(np.concatenate(list(self.batches(prepared))))
+        self.check(prepared)
+        return jax.numpy.asarray(np.concatenate(list(self.parts())))
 
-    def batches(self, prepared: Prepared, size: int = 65_536) -> Iterator[Float[np.ndarray, " documents"]]:
-        """The scores in parts; ValueError where the file's ids are not those of the prepared documents."""
-        ids, first = prepared.documents.ids, 0
-        for batch in pq.ParquetFile(self.path).iter_batches(size, columns=["id", "score"]):
-            if batch["id"].to_pylist() != ids[first : first + len(batch)].tolist():
-                break
-            yield batch["score"].to_numpy()
-            first += len(batch)
-        if first != len(ids):
+    def parts(self) -> Iterator[Float[np.ndarray, " documents"]]:
+        """The scores, some tens of thousands at a time."""
+        return (part.to_numpy() for part in self._column("score"))
+
+    def check(self, prepared: Prepared) -> None:
+        """ValueError where the file's ids are not those of the prepared documents, or it cannot be read."""
+        ids, first, same = prepared.documents.ids, 0, True
+        for part in self._column("id"):
+            same = same and part.to_pylist() == ids[first : first + len(part)].tolist()
+            first += len(part)
+        if not same or first != len(ids):
             raise ValueError(
                 f"{self.path} scores other documents than the prepared ones; delete its folder to score again"
             )
+
+    def _column(self, name: str) -> Iterator[pa.Array]:
+        try:
+            file = pq.ParquetFile(self.path, page_checksum_verification=True)
+            yield from (batch[name] for batch in file.iter_batches(columns=[name]))
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{self.path} cannot be read ({error}); delete its folder to score again") from error
 
 
 def stored_scorer(path: Path) -> StoredScores:

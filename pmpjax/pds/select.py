@@ -17,7 +17,7 @@ from jaxtyping import Array
 from pmpjax.baselines import Scorer
 from pmpjax.data import DocumentTable, Prepared
 from pmpjax.pds.common import stage_key
-from pmpjax.pds.gumbel import Chosen, Documents, Passes, gumbel_selection, measure
+from pmpjax.pds.gumbel import Chosen, Corpus, Documents, Passes, gumbel_selection, measure
 from pmpjax.pds.origins import origin_group
 from pmpjax.pds.score import StoredScores
 from pmpjax.runs import atomic, write_json
@@ -74,7 +74,6 @@ def build_select(
             chooses at random), those of the first, and `selected_fraction` of the source's tokens.
     """
     table = prepared.documents
-    total = float(table.n_tokens.sum())
     groups = np.zeros(len(table.ids), np.int64)
     if config.largest_share < 1:
         groups = np.unique([origin_group(origin) for origin in table.origins], return_inverse=True)[1].astype(np.int64)
@@ -88,43 +87,48 @@ def build_select(
             for name, method in methods.items():
                 passes = _passes(prepared, method, groups, stage_key(seed, "select", name, "scores"))
                 corpus = measure(passes)
-                parts = gumbel_selection(
-                    passes,
-                    corpus,
-                    stage_key(seed, "select", name, "gumbel"),
-                    temperature=config.temperature,
-                    budget=config.ratio * total,
-                    share=config.largest_share,
-                )
-                chosen = Chosen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-                chosen = Chosen(*(column[np.argsort(-chosen.value, kind="stable")] for column in chosen))
+                chosen = _choose(config, passes, corpus, stage_key(seed, "select", name, "gumbel"))
                 tokens = int(chosen.tokens.sum())
                 facts[name].append(
                     {"documents": len(chosen.position), "tokens": tokens, "all_equal": corpus.deviation == 0}
                 )
                 writer.write_table(_selection(prepared, name, seed, chosen))
                 if (name, seed) == first:
-                    best_first = np.argsort(-chosen.score, kind="stable")
-                    write_selected(
-                        folder / "selected.jsonl", table, chosen.position[best_first], chosen.score[best_first]
-                    )
+                    by_score = np.argsort(-chosen.score, kind="stable")
+                    write_selected(folder / "selected.jsonl", table, chosen.position[by_score], chosen.score[by_score])
                 bar.update(1)
     of_first = facts[first[0]][0]
     write_json(
         folder / "select.json",
         {
             "selections": facts,
-            "selected_fraction": of_first["tokens"] / total,
+            "selected_fraction": of_first["tokens"] / float(table.n_tokens.sum()),
             "selected_documents": of_first["documents"],
             "all_equal": of_first["all_equal"],
         },
     )
 
 
+def _choose(config: SelectConfig, passes: Passes, corpus: Corpus, key: Array) -> Chosen:
+    """The chosen documents in the order of choice: their numbers alone are all in memory."""
+    parts = gumbel_selection(
+        passes,
+        corpus,
+        key,
+        temperature=config.temperature,
+        budget=config.ratio * corpus.tokens,
+        share=config.largest_share,
+    )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = np.argsort(-Chosen(*columns).value, kind="stable")
+    return Chosen(*(column[order] for column in columns))
+
+
 def _passes(prepared: Prepared, method: Scorer, groups: np.ndarray, key: Array) -> Passes:
     """A method's documents in parts; scores that lie in a file are read from it again at each pass."""
     if isinstance(method, StoredScores):
-        parts = functools.partial(method.batches, prepared)
+        method.check(prepared)
+        parts = method.parts
     else:
         scores = np.asarray(method(prepared, key), np.float64)
         parts = functools.partial(iter, [scores])

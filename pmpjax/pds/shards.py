@@ -94,8 +94,14 @@ def read_shard(folder: Path, shard: Shard) -> pa.Table | None:
 
 
 def write_scores(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes many tables as one file in row groups of at least `GROUP` documents; no more than that is in memory."""
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    """Writes many tables as one file in row groups of at least `GROUP` documents; no more than that is in memory.
+
+    Pages have checksums.
+    """
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for table in _grouped(tables):
             writer.write_table(table)
 

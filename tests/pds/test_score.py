@@ -215,6 +215,17 @@ def test_stored_scores_are_a_method_of_selection(corpus, whole):
         StoredScores(whole / "scores.parquet")(other, jax.random.key(0))
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_stored_scores_that_were_damaged_are_refused(corpus, whole, tmp_path, damage):
+    content = (whole / "scores.parquet").read_bytes()
+    middle = content.index(b"PAR1") + 4 + 40  # in the first page
+    damaged = {"cut": content[:-9], "changed": content[:middle] + b"!!!!" + content[middle + 4 :]}
+    if damage in damaged:
+        (tmp_path / "scores.parquet").write_bytes(damaged[damage])
+    with pytest.raises(ValueError, match=r"scores\.parquet cannot be read .*; delete its folder"):
+        StoredScores(tmp_path / "scores.parquet")(corpus[0], jax.random.key(0))
+
+
 @pytest.mark.parametrize("name", ["batch", "shard", "buckets"])
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} 0"):

@@ -55,15 +55,15 @@ def test_no_byte_can_change_unnoticed(tmp_path):
     path = tmp_path / shard.name
     whole = path.read_bytes()
     trusted = 0
-    for place in range(0, len(whole), 3):
+    for place in range(0, len(whole), 5):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         found = read_shard(tmp_path, shard)
         assert found is None or found.equals(table)
         trusted += found is not None
-        if place % 30 == 0:
+        if place % 25 == 0:
             path.write_bytes(whole[:place])
             assert read_shard(tmp_path, shard) is None
-    assert trusted < len(whole) / 6  # statistics and the like
+    assert trusted < len(whole) / 10  # statistics and the like
 
 
 def test_one_file_of_many_shards_has_few_row_groups(tmp_path, monkeypatch):
