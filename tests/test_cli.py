@@ -171,7 +171,7 @@ def test_each_stage_of_pds_is_a_command_that_goes_on_with_the_options_of_its_run
     assert (config.seeds, config.source, config.solve.steps, folder, name) == (3, ("a", "b"), 8, out, "solve")
     assert capsys.readouterr().out.strip() == str(out / "solve")
     assert main(["pds", "fit"]) == 0 and seen[1][0] == PDSConfig() and str(seen[1][1]) == "runs/pds-run"
-    (out / "manifest.json").write_text('{"config": {"seed": 0}}')
+    (out / "manifest.json").write_text('{"config": {"sed": 0}}')
     assert main(["pds", "solve", "--out", str(out)]) == 2
     assert "holds no PDSConfig of this version" in capsys.readouterr().err
 

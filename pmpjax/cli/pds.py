@@ -15,6 +15,7 @@ STAGES = {
     "rivals": "other methods' scores of every document",
     "select": "the documents kept, by each method and seed",
     "pretrain": "the same model on each selection, at equal budgets",
+    "receding": "one more model a seed, whose data are selected anew every --mpc steps",
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmpjax.evaluation import estimate
-from pmpjax.pds.evaluate import BASELINE, title
+from pmpjax.pds.evaluate import BASELINE, RECEDING, title
 
 PDS_STAGES = ("proxy", "solve", "fit", "score")
 HEADER = ("method", "final test loss", "steps to random's end", "PDS minus it", "seconds", "FLOPs")
@@ -15,7 +15,8 @@ def selection_costs(
 ) -> dict[str, dict[str, float]]:
     """{method: {"seconds", "flops"}} of all that comes before the draw of the documents; random costs nothing.
 
-    PDS: its stages proxy, solve, fit and score. A rival: its own, and the proxy's training, which all but DSIR use.
+    PDS: its stages proxy, solve, fit and score; with a receding horizon those again for each selection. A rival: its
+    own, and the proxy's training, which all but DSIR use.
     """
     costs = {
         method: {
@@ -24,7 +25,13 @@ def selection_costs(
         },
         BASELINE: {"seconds": 0.0, "flops": 0.0},
     }
-    for name, own in stages["rivals"]["methods"].items():
+    if "receding" in stages:
+        again, own = stages["receding"], costs[method]
+        costs[RECEDING] = {
+            "seconds": own["seconds"] + again["selection_seconds"],
+            "flops": own["flops"] + again["selection_flops"],
+        }
+    for name, own in stages.get("rivals", {"methods": {}})["methods"].items():
         shared = name != "dsir"
         costs[name] = {
             "seconds": own["seconds"] + (seconds["proxy"] if shared else 0.0),

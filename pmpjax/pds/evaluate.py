@@ -12,7 +12,14 @@ from pmpjax.evaluation import Speedup, estimate, smooth, speedup
 from pmpjax.runs import write_json
 
 BASELINE = "random"
-TITLES = {"pds": "PDS", "dsir": "DSIR", "rho-loss": "RHO-Loss", "gradient-similarity": "gradient similarity"}
+RECEDING = "pds-receding"
+TITLES = {
+    "pds": "PDS",
+    RECEDING: "PDS, receding horizon",
+    "dsir": "DSIR",
+    "rho-loss": "RHO-Loss",
+    "gradient-similarity": "gradient similarity",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from pmpjax.data import DocumentTable
+
 
 def origin_group(origin: str) -> str:
     """What an origin is called in tables and caps: the kind of harvested text, or the ending of a file.
@@ -13,3 +17,18 @@ def origin_group(origin: str) -> str:
     if len(parts) >= 3:
         return parts[1]
     return Path(parts[0]).suffix.removeprefix(".") or "other"
+
+
+def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[str, float]]:
+    """Share of the tokens of each group of origins in the source and in the selection, largest of the source first."""
+    groups = np.array([origin_group(origin) for origin in table.origins])
+    chosen = np.isin(np.arange(len(groups)), selected)
+    total, kept = float(table.n_tokens.sum()), float(table.n_tokens[chosen].sum())
+    shares = {
+        str(name): {
+            "source": float(table.n_tokens[groups == name].sum() / total),
+            "selection": float(table.n_tokens[(groups == name) & chosen].sum() / kept),
+        }
+        for name in np.unique(groups)
+    }
+    return dict(sorted(shares.items(), key=lambda item: -item[1]["source"]))

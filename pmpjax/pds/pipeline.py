@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.stages import METHOD, Work, stages_of
+from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.stages import METHOD, stages_of
 from pmpjax.pds.summary import metrics_of
+from pmpjax.pds.work import Work
 from pmpjax.runs import Run, RunError, open_run, write_json
 
 COMMAND = "pds"
@@ -14,13 +15,13 @@ COMMAND = "pds"
 def run(config: PDSConfig, out: Path) -> dict[str, Any]:
     """All stages in the run directory `out`; a killed run goes on where it stopped. Returns what metrics.json holds.
 
-    metrics.json: `pmpjax.pds.summary.metrics_of`. With rivals there is one more stage, and what `comparison` holds is
-    also left in compare.json; the rows that all methods of a seed train on are as many as the shortest selection has.
+    metrics.json: `pmpjax.pds.summary.metrics_of`. With other methods than random what `comparison` holds is also left
+    in compare.json; the rows that all methods of a seed train on are as many as the shortest selection has.
 
     Raises:
         SourceError, RunError, SweepError, ValueError: something that the caller can mend; the message says how.
     """
-    with open_run(out, COMMAND, config) as at:
+    with open_run(out, COMMAND, deciding(config)) as at:
         folders: dict[str, Path] = {}
         for name in stages_of(config):
             folders[name] = _build(at, config, name, folders)
@@ -41,7 +42,7 @@ def run_stage(config: PDSConfig, out: Path, name: str) -> Path:
             f"the run has no stage {name!r}, its stages are {', '.join(stages)}; rivals makes a run compare"
         )
     before = list(stages)[: list(stages).index(name)]
-    with open_run(out, COMMAND, config) as at:
+    with open_run(out, COMMAND, deciding(config)) as at:
         folders: dict[str, Path] = {}
         for earlier in before:
             if not (at.directory / earlier).exists():
@@ -69,9 +70,8 @@ def _build(at: Run, config: PDSConfig, name: str, folders: dict[str, Path]) -> P
 
 
 def _finish(at: Run, config: PDSConfig, folders: dict[str, Path]) -> dict[str, Any]:
-    work = Work(config, at.directory, folders, at.seconds)
-    metrics = metrics_of(config, METHOD, work.data, work.selections, folders, at.seconds)
-    if config.rivals:
+    metrics = metrics_of(Work(config, at.directory, folders, at.seconds), METHOD)
+    if "comparison" in metrics:
         write_json(at.directory / "compare.json", metrics["comparison"])
     write_json(at.directory / "metrics.json", metrics)
     return metrics

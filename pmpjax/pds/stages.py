@@ -1,67 +1,27 @@
 """The stages of a run as a table: what each one reads, what decides it, and how it fills its folder."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pmpjax.baselines import random
-from pmpjax.data import Prepared, load_prepared
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import BASELINE, build_evaluate
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.prepare import STEPS, prepare
-from pmpjax.pds.pretrain import build_pretrain, load_curves
-from pmpjax.pds.proxy import build_proxy, load_proxy
+from pmpjax.pds.pretrain import build_pretrain
+from pmpjax.pds.proxy import build_proxy
+from pmpjax.pds.receding import build_receding
+from pmpjax.pds.report import build_report
 from pmpjax.pds.rivals import build_rivals
 from pmpjax.pds.score import build_score, stored_scorer
-from pmpjax.pds.select import build_select, load_selections
+from pmpjax.pds.select import build_select
 from pmpjax.pds.solve import build_solve
-from pmpjax.pds.summary import build_page
+from pmpjax.pds.summary import metrics_of
+from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress
 from pmpjax.train import load_params
 
 METHOD = "pds"
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What a stage is given.
-
-    Attributes:
-        config: of the whole run.
-        folder: to be filled.
-        folders: of the stages before it, by name.
-        seconds: wall time of those.
-    """
-
-    config: PDSConfig
-    folder: Path
-    folders: Mapping[str, Path]
-    seconds: Mapping[str, float]
-
-    @property
-    def data(self) -> Prepared:
-        """What `prepare` left."""
-        return _load(self.folders["prepare"])
-
-    @property
-    def selections(self) -> dict[tuple[str, int], np.ndarray]:
-        """(method, seed) -> documents."""
-        return load_selections(self.folders["select"])
-
-    @property
-    def proxy(self) -> Any:
-        """theta_0."""
-        return load_proxy(self.folders["proxy"])
-
-
-@functools.lru_cache(maxsize=1)
-def _load(folder: Path) -> Prepared:
-    return load_prepared(folder)
 
 
 class Stage(NamedTuple):
@@ -123,14 +83,30 @@ def _pretrain(work: Work) -> None:
         build_pretrain(config.pretrain, config.model, work.data, selections, work.folder, bar)
 
 
+def _receding(work: Work) -> None:
+    config, selections = work.config, work.selections
+    first = {seed: selections[METHOD, seed] for seed in config.every_seed}
+    with progress("receding", config.seeds * config.pretrain.steps) as bar:
+        build_receding(config, work.data, first, work.folder, bar)
+
+
 def _evaluate(work: Work) -> None:
-    curves = load_curves(work.folders["pretrain"], work.selections)
-    build_evaluate(work.config.evaluate, curves, METHOD, work.folder)
+    build_evaluate(work.config.evaluate, work.curves, METHOD, work.folder)
 
 
 def _report(work: Work) -> None:
-    build_page(work.config, METHOD, work.data, work.selections, work.folders, work.seconds, work.folder)
+    build_report(
+        work.config.report,
+        metrics_of(work, METHOD),
+        work.data.documents,
+        work.folders["score"] / "scores.parquet",
+        work.selections[METHOD, work.config.seed],
+        work.folders["evaluate"] / "curves.png",
+        work.folder,
+    )
 
+
+_RECEDING = ("seed", "seeds", "mpc", "model", "solve", "fit", "score", "select", "pretrain")
 
 STAGES: dict[str, Stage] = {
     "prepare": Stage((), lambda c: c.preparation, _prepare),
@@ -170,9 +146,15 @@ STAGES: dict[str, Stage] = {
         lambda c: {"model": c.model, "pretrain": c.pretrain},
         _pretrain,
     ),
-    "evaluate": Stage(("pretrain",), lambda c: c.evaluate, _evaluate),
+    "receding": Stage(
+        ("prepare", "select"),
+        lambda c: {name: getattr(c, name) for name in _RECEDING},
+        _receding,
+        lambda c: bool(c.mpc),
+    ),
+    "evaluate": Stage(("pretrain", "receding"), lambda c: c.evaluate, _evaluate),
     "report": Stage(
-        ("prepare", "solve", "fit", "score", "rivals", "select", "pretrain", "evaluate"),
+        ("prepare", "solve", "fit", "score", "rivals", "select", "pretrain", "receding", "evaluate"),
         lambda c: c.report,
         _report,
     ),

@@ -1,35 +1,25 @@
-"""What a run found, from what its stages left: metrics.json, compare.json and the page."""
+"""What a run found, from what its stages left: the contents of metrics.json."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pmpjax.data import Prepared
 from pmpjax.pds.compare import comparison, selection_costs
-from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import load_evaluation
-from pmpjax.pds.report import build_report, origins
+from pmpjax.pds.origins import origin_shares
+from pmpjax.pds.receding import at_equal_cost
+from pmpjax.pds.work import Work
 
 
-def metrics_of(
-    config: PDSConfig,
-    method: str,
-    data: Prepared,
-    selections: Mapping[tuple[str, int], np.ndarray],
-    folders: Mapping[str, Path],
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
-    """What metrics.json holds.
+def metrics_of(work: Work, method: str) -> dict[str, Any]:
+    """What metrics.json holds, of a run whose stages up to `evaluate` are whole.
 
     `verdict`, `speedup` and `steps_needed` [per seed, null where never reached], `final_target_loss` {method: [per
     seed]}, `scorer_spearman`, `selected_fraction`, `duplicates_removed`, `leaks_removed`, `rejected_rows`, `seeds`,
     `origins` {name: {source, selection}: shares of the tokens}, `stage_seconds`, `stage_flops`, and under `stages` the
-    facts of each. With rivals also `comparison` (`pmpjax.pds.compare.comparison`).
+    facts of each. With other methods than random also `comparison` (`pmpjax.pds.compare.comparison`), and with a
+    receding horizon `receding` (`pmpjax.pds.receding.at_equal_cost`).
     """
-    evaluation, stages = load_evaluation(folders["evaluate"]), {"prepare": data.counts, **stage_facts(folders)}
+    config, data, stages = work.config, work.data, work.facts
+    evaluation = load_evaluation(work.folders["evaluate"])
     metrics: dict[str, Any] = {
         "verdict": evaluation["verdict"],
         "speedup": evaluation["speedup"]["test"],
@@ -42,61 +32,13 @@ def metrics_of(
         "rejected_rows": data.counts["rejected_rows"],
         "stage_flops": {name: facts.get("flops", 0.0) for name, facts in stages.items()},
         "seeds": list(config.every_seed),
-        "origins": {
-            name: {"source": before, "selection": after}
-            for name, before, after in origins(data, selections[method, config.seed])
-        },
-        "stage_seconds": dict(seconds),
+        "origins": origin_shares(data.documents, work.selections[method, config.seed]),
+        "stage_seconds": dict(work.seconds),
         "stages": stages,
     }
-    if config.rivals:
-        metrics["comparison"] = comparison(method, evaluation, selection_costs(method, stages, seconds))
+    if "arms" in evaluation:
+        metrics["comparison"] = comparison(method, evaluation, selection_costs(method, stages, work.seconds))
+    if "receding" in stages:
+        spent = stages["receding"]
+        metrics["receding"] = at_equal_cost(config, work.curves, method, spent["selection_flops"], spent["step_flops"])
     return metrics
-
-
-def stage_facts(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """STAGE.json of each stage that leaves one, by the stage's name."""
-    paths = {name: folder / f"{name}.json" for name, folder in folders.items()}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
-
-
-def build_page(
-    config: PDSConfig,
-    method: str,
-    data: Prepared,
-    selections: Mapping[tuple[str, int], np.ndarray],
-    folders: Mapping[str, Path],
-    seconds: Mapping[str, float],
-    folder: Path,
-) -> None:
-    """Fills `folder` with report.html (`pmpjax.pds.report.build_report`)."""
-    metrics = metrics_of(config, method, data, selections, folders, seconds)
-    build_report(
-        config.report,
-        data,
-        folders["score"] / "scores.parquet",
-        selections[method, config.seed],
-        load_evaluation(folders["evaluate"]),
-        folders["evaluate"] / "curves.png",
-        _facts(metrics),
-        folder,
-        metrics.get("comparison"),
-    )
-
-
-def _facts(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The report's table of numbers."""
-    stages = metrics["stages"]
-    names = ("scorer_spearman", "selected_fraction", "duplicates_removed", "leaks_removed", "rejected_rows")
-    facts = {name.replace("_", " "): metrics[name] for name in names}
-    facts["costate sweep"] = stages["solve"]["health"]
-    facts["proxy: loss, first and last steps"] = (
-        f"{stages['proxy']['first_loss']:.2f} -> {stages['proxy']['final_loss']:.2f}"
-    )
-    for name, own in stages.get("rivals", {"methods": {}})["methods"].items():
-        if own["warnings"]:
-            facts[f"{name}: warning"] = "; ".join(own["warnings"])
-    for name, spent in metrics["stage_seconds"].items():
-        flops = metrics["stage_flops"].get(name, 0.0)
-        facts[f"{name}: seconds, FLOPs"] = f"{spent:.1f} s, {flops:.2e}" if flops else f"{spent:.1f} s"
-    return facts

@@ -16,7 +16,7 @@ def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
     """What `open_run` wrote into DIR/manifest.json, as a `kind`; None where there is no run yet.
 
     Raises:
-        RunError: when the stored config has other fields than `kind` (an older version wrote it) or refused values.
+        RunError: when the stored config has fields that `kind` has not (another version wrote it), or refused values.
     """
     path = Path(directory) / "manifest.json"
     if not path.is_file():
@@ -32,6 +32,8 @@ def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
 def restore(kind: Any, value: Any) -> Any:
     """The inverse of `pmpjax.runs.files.plain` for frozen dataclasses of numbers, text, tuples and dataclasses.
 
+    A field that is not stored gets its default.
+
     >>> from pmpjax.runs.files import plain
     >>> @dataclasses.dataclass(frozen=True)
     ... class Example:
@@ -45,9 +47,9 @@ def restore(kind: Any, value: Any) -> Any:
             raise TypeError(f"{kind.__name__} is stored as {value!r}, expected its fields")
         hints = typing.get_type_hints(kind)
         names = {field.name for field in dataclasses.fields(kind)}
-        if names != value.keys():
-            raise TypeError(f"{kind.__name__} has other fields: {', '.join(sorted(names ^ value.keys()))}")
-        return kind(**{name: restore(hints[name], value[name]) for name in names})
+        if not names >= value.keys():
+            raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(value.keys() - names))}")
+        return kind(**{name: restore(hints[name], item) for name, item in value.items()})
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else restore(next(part for part in parts if part is not type(None)), value)

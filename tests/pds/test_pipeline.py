@@ -1,6 +1,7 @@
 """The whole pipeline on a corpus with a known answer, killed and resumed."""
 
 import dataclasses
+import html
 import json
 import os
 import shutil
@@ -13,17 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.pds import PDSConfig, run, run_stage
+from pmpjax.data import load_prepared
+from pmpjax.pds import PDSConfig, receding, run, run_stage
 from pmpjax.pds.config import TextConfig
-from pmpjax.pds.fit import FitConfig
+from pmpjax.pds.fit import FitConfig, build_fit
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.select import load_selections
+from pmpjax.pds.select import SelectConfig, load_selections
 from pmpjax.pds.sweep import SolveConfig
 from pmpjax.runs import RunError, stored_config
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import write_texts
+from tests.pds.synthetic import Recorder, write_texts
 
 RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
 
@@ -36,6 +38,7 @@ def config(folder):
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
         solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, every=4, dev_batch=8, learning_rate=0.05),
+        select=SelectConfig(ratio=0.4),
         fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
         pretrain=PretrainConfig(
             steps=40, batch=8, optimizer=RATE, evaluate_every=4, dev_rows=16, test_rows=16, save_every=8
@@ -87,6 +90,23 @@ def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
     assert all(stored["stage_flops"][name] > 0 for name in ("proxy", "solve", "fit", "score", "pretrain"))
     assert stored["verdict"] == metrics["verdict"]
     assert len(pq.read_table(out / "score" / "scores.parquet")) == 150 - metrics["duplicates_removed"]
+
+
+def test_the_page_shows_what_the_stages_found(whole):
+    out, metrics = whole
+    page = (out / "report" / "report.html").read_text()
+    for text in (
+        html.escape(metrics["verdict"]),
+        "consistency",
+        "Frank-Wolfe gap",
+        "best</th><th>worst",
+        "of one model",
+        "jsonl",
+    ):
+        assert text in page
+    assert page.count("data:image/png;base64,") == 2 and "nan" not in page.split("base64,")[0]
+    shares = metrics["origins"]["jsonl"]
+    assert shares == {"source": 1.0, "selection": 1.0}
 
 
 def test_both_arms_start_alike_and_have_equal_budgets(whole):
@@ -204,6 +224,46 @@ def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, 
     for metrics in (found, expected):
         metrics.pop("stage_seconds")
     assert found == expected
+
+
+def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(corpus, whole, tmp_path, monkeypatch):
+    """Two halves of 8 steps, selected anew between them."""
+    wanted = dataclasses.replace(config(corpus), mpc=8, pretrain=dataclasses.replace(config(corpus).pretrain, steps=16))
+    data, selections = load_prepared(whole[0] / "prepare"), load_selections(whole[0] / "select")
+    first = {0: selections["pds", 0]}
+    asked = []
+
+    def fit(*arguments):
+        asked.append("fit")
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return build_fit(*arguments)
+
+    monkeypatch.setattr(receding, "build_fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        receding.build_receding(wanted, data, first, tmp_path, Recorder())
+    again = tmp_path / "work-0" / "step-00000008"
+    kept = (again / "solve" / "scores.parquet").read_bytes()
+    assert sorted(path.name for path in again.iterdir()) == ["fit.partial", "solve"]
+    monkeypatch.setattr(receding.shutil, "rmtree", lambda *_, **__: None)
+    receding.build_receding(wanted, data, first, tmp_path, Recorder())
+    assert (again / "solve" / "scores.parquet").read_bytes() == kept
+    curves = receding.load_receding(tmp_path, [0])
+    found = curves["pds-receding", 0]
+    assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16
+    ordinary = np.load(whole[0] / "pretrain" / "pds-0.npz")
+    assert found["test"][0] == ordinary["test"][0] and found["test"][-1] < found["test"][2] < found["test"][0]
+    facts = json.loads((tmp_path / "receding.json").read_text())
+    assert facts["selections"] == 1 and facts["selection_seconds"] > 0
+
+    flat = {"steps": found["steps"], "test": np.linspace(5, 3, 5)}
+    curves = {("pds-receding", 0): flat, ("pds", 0): {"steps": found["steps"], "test": np.full(5, 4.25)}}
+    judged = receding.at_equal_cost(wanted, curves, "pds", 4e6, 1e6)
+    assert judged["extra_steps"] == 4 and judged["steps"] == 12
+    assert judged["difference"]["values"] == pytest.approx([3.5 - 4.25])
+    assert receding.at_equal_cost(wanted, curves, "pds", 4e9, 1e6)["steps"] is None
+    with pytest.raises(ValueError, match=r"multiple of pretrain\.evaluate_every"):
+        dataclasses.replace(wanted, mpc=6)
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(corpus, whole):

@@ -1,0 +1,200 @@
+"""Receding horizon: the worth of the data is asked again every K steps, as model-predictive control does."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmpjax.data import Prepared, batch_schedule, scheduled_batches
+from pmpjax.evaluation import smooth
+from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.pds.common import stage_key, stage_seed
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.evaluate import RECEDING, paired_difference
+from pmpjax.pds.fit import build_fit
+from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
+from pmpjax.pds.score import build_score, stored_scorer
+from pmpjax.pds.select import build_select, load_selections
+from pmpjax.pds.solve import build_solve
+from pmpjax.runs import read_arrays, write_arrays, write_json
+from pmpjax.runs.progress import Bar
+from pmpjax.train import Trained, adamw, load_params, save_params, train
+
+_STAGES = ("solve", "fit", "score")
+
+
+class _Within:
+    """The bar of a stage inside another one: shows the fields, and moves nothing on."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
+        self._bar.update(0, **fields)
+
+
+def build_receding(
+    config: PDSConfig,
+    prepared: Prepared,
+    first: dict[int, np.ndarray],
+    folder: Path,
+    bar: Bar,
+) -> None:
+    """Trains as `pretrain` does, but every K = `config.mpc` steps solves, fits, scores and selects anew from theta_t.
+
+    `first`: seed -> the documents of the first K steps, PDS's own selection. From then on theta_t takes the proxy's
+    place; the optimizer's state goes on through all selections, and the init is that of the other runs.
+
+    Files:
+        pds-receding-SEED.npz: steps, dev, test, train, as of `pretrain`; pds-receding-SEED-params.npz.
+        receding.json: `every` K, `selections` anew for each seed, `selection_flops` and `selection_seconds` of them
+            (the mean over seeds), `step_flops` of a training step, and the FLOPs of all.
+    A killed run goes on from the newest checkpoint, or in the part of a selection, that was under way.
+    """
+    decoder_config = config.model.decoder(prepared.vocabulary)
+    settings, ends = config.pretrain, list(range(config.mpc, config.pretrain.steps, config.mpc))
+    costs = []
+    for seed in config.every_seed:
+        name, work = f"{RECEDING}-{seed}", folder / f"work-{seed}"
+        if (folder / f"{name}.npz").exists():
+            bar.update(settings.steps)
+        else:
+            documents = [first[seed]]
+            for end in ends:
+                again = work / f"step-{end:08d}"
+                if not (again / "select").exists():
+                    trained = _train_to(config, prepared, documents, seed, end, work, bar)
+                    _select_again(config, prepared, trained.params, seed, end, again, bar)
+                documents.append(next(iter(load_selections(again / "select").values())))
+            trained = _train_to(config, prepared, documents, seed, settings.steps, work, bar)
+            write_json(folder / f"{name}-cost.json", _cost(work, ends))
+            save_params(folder / f"{name}-params", trained.params)
+            curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
+            write_arrays(folder / f"{name}.npz", curves)  # last: its presence means that the run is whole
+        shutil.rmtree(work, ignore_errors=True)
+        costs.append(json.loads((folder / f"{name}-cost.json").read_text(encoding="utf-8")))
+    spent = {f"selection_{what}": float(np.mean([cost[what] for cost in costs])) for what in ("flops", "seconds")}
+    training = pretrain_flops(settings, decoder_config, prepared.source_rows.shape[1])
+    write_json(
+        folder / "receding.json",
+        {
+            "every": config.mpc,
+            "selections": len(ends),
+            **spent,
+            "step_flops": training / settings.steps,
+            "flops": config.seeds * (training + spent["selection_flops"]),
+        },
+    )
+
+
+def _train_to(
+    config: PDSConfig, prepared: Prepared, documents: list[np.ndarray], seed: int, end: int, work: Path, bar: Bar
+) -> Trained:
+    """Steps up to `end`, from the newest checkpoint: those of selection k on rows of `documents[k]`."""
+    settings = config.pretrain
+    decoder = Decoder(config.model.decoder(prepared.vocabulary))
+    rows = [training_rows(prepared, chosen, seed) for chosen in documents]
+    before = np.cumsum([0, *(len(part.tokens) for part in rows)])
+    order = stage_seed(seed, "pretrain", "order")
+    schedule = [
+        begin + batch_schedule(len(part.tokens), min(config.mpc, end - first), settings.batch, seed=order, start=first)
+        for begin, first, part in zip(before, range(0, end, config.mpc), rows, strict=False)
+    ]
+    together = Rows(*(np.concatenate(column) for column in zip(*(part[:2] for part in rows), strict=True)))
+    return train(
+        example_losses(decoder),
+        adamw(settings.optimizer, settings.steps),
+        initialise(decoder, stage_key(seed, "pretrain", "init"), together.tokens[:1]),
+        scheduled_batches(together, np.concatenate(schedule)),
+        end,
+        evaluate=target_losses(settings, decoder, prepared),
+        evaluate_every=settings.evaluate_every,
+        checkpoints=work / "checkpoints",
+        save_every=settings.save_every,
+        save_last=True,
+        steps_per_call=settings.steps_per_call,
+        progress=lambda report: bar.update(report.steps, run=f"{RECEDING}-{seed}", loss=report.loss),
+    )
+
+
+def _select_again(
+    config: PDSConfig, prepared: Prepared, params: Any, seed: int, step: int, folder: Path, bar: Bar
+) -> None:
+    """solve, fit, score and select around `params`, each where it is not there yet; `select` comes last."""
+    quiet, drawn, model = _Within(bar), stage_seed(seed, "receding", str(step)), config.model
+
+    def fit(at: Path) -> None:
+        build_fit(config.fit, model, prepared, folder / "solve" / "scores.parquet", params, drawn, at, quiet)
+
+    def score(at: Path) -> None:
+        scorer = config.fit.model or model
+        build_score(config.score, scorer, prepared, load_params(folder / "fit" / "params"), at, quiet)
+
+    def select(at: Path) -> None:
+        methods = {RECEDING: stored_scorer(folder / "score" / "scores.parquet")}
+        build_select(config.select, prepared, methods, range(seed, seed + 1), at, quiet)
+
+    stages = {
+        "solve": lambda at: build_solve(config.solve, model, prepared, params, drawn, at, quiet),
+        "fit": fit,
+        "score": score,
+        "select": select,
+    }
+    for name, build in stages.items():
+        if (folder / name).exists():
+            continue
+        partial = folder / f"{name}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        build(partial)
+        write_json(partial / "seconds.json", time.perf_counter() - begin)
+        partial.rename(folder / name)
+
+
+def _cost(work: Path, ends: list[int]) -> dict[str, float]:
+    """FLOPs and seconds of all selections anew of one seed."""
+
+    def read(path: Path) -> Any:
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    folders = [work / f"step-{end:08d}" for end in ends]
+    return {
+        "flops": float(sum(read(at / name / f"{name}.json")["flops"] for at in folders for name in _STAGES)),
+        "seconds": float(sum(read(at / name / "seconds.json") for at in folders for name in (*_STAGES, "select"))),
+    }
+
+
+def load_receding(folder: Path, seeds: Iterable[int]) -> dict[tuple[str, int], dict[str, Any]]:
+    """(`RECEDING`, seed) -> steps, dev, test, train, as `build_receding` wrote them."""
+    return {(RECEDING, seed): read_arrays(folder / f"{RECEDING}-{seed}") for seed in seeds}
+
+
+def at_equal_cost(
+    config: PDSConfig,
+    curves: Mapping[tuple[str, int], Mapping[str, Any]],
+    method: str,
+    selection_flops: float,
+    step_flops: float,
+) -> dict[str, Any]:
+    """Does it pay? The test loss after as many steps fewer as the selections anew cost, minus that of `method`.
+
+    Returns:
+        extra_steps: training steps that the FLOPs of the selections would buy. steps: those left of the budget, null
+        where the selections alone cost more. receding: [per seed] its test loss there, interpolated. ordinary: [per
+        seed] that of `method` at the end. difference: `paired_difference` of the two, null where no steps are left.
+    """
+    steps, smoothing = config.pretrain.steps, config.evaluate.smoothing
+    extra = selection_flops / step_flops
+    left = steps - extra
+    result: dict[str, Any] = {"extra_steps": extra, "steps": left if left > 0 else None, "difference": None}
+    ordinary = [float(smooth(curves[method, seed]["test"], smoothing)[-1]) for seed in config.every_seed]
+    result["ordinary"] = ordinary
+    if left > 0:
+        found = [curves[RECEDING, seed] for seed in config.every_seed]
+        receding = [float(np.interp(left, one["steps"], smooth(one["test"], smoothing))) for one in found]
+        result |= {"receding": receding, "difference": paired_difference(receding, ordinary)}
+    return result

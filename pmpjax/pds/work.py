@@ -1,0 +1,77 @@
+"""What a stage is given: the config, the folders of the stages before it, and what lies in them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pmpjax.data import Prepared, load_prepared
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.pretrain import load_curves
+from pmpjax.pds.proxy import load_proxy
+from pmpjax.pds.receding import load_receding
+from pmpjax.pds.select import load_selections
+from pmpjax.train.mesh import make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One stage's view of a run.
+
+    Attributes:
+        config: of the whole run.
+        folder: to be filled.
+        folders: of the stages before it, by name.
+        seconds: wall time of those.
+    """
+
+    config: PDSConfig
+    folder: Path
+    folders: Mapping[str, Path]
+    seconds: Mapping[str, float]
+
+    @property
+    def data(self) -> Prepared:
+        """What `prepare` left."""
+        return _load(self.folders["prepare"])
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work; None where there is one."""
+        return None if jax.device_count() == 1 else make_mesh(self.config.mesh)
+
+    @property
+    def proxy(self) -> Any:
+        """theta_0."""
+        return load_proxy(self.folders["proxy"])
+
+    @property
+    def selections(self) -> dict[tuple[str, int], np.ndarray]:
+        """(method, seed) -> documents."""
+        return load_selections(self.folders["select"])
+
+    @property
+    def curves(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """(method, seed) -> loss curves of every model trained so far."""
+        curves = load_curves(self.folders["pretrain"], self.selections)
+        if "receding" in self.folders:
+            curves |= load_receding(self.folders["receding"], self.config.every_seed)
+        return curves
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """STAGE.json of each stage that leaves one, by the stage's name."""
+        paths = {name: folder / f"{name}.json" for name, folder in self.folders.items()}
+        found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+        return {"prepare": self.data.counts, **found}
+
+
+@functools.lru_cache(maxsize=1)
+def _load(folder: Path) -> Prepared:
+    return load_prepared(folder)
