@@ -61,6 +61,7 @@ def training_dynamics(
     optimizer: optax.GradientTransformation | optax.MultiSteps,
     *,
     index: Callable[[PyTree], Array] | None = None,
+    remat: bool = False,
 ) -> Dynamics:
     """theta_{t+1}, s_{t+1} = optimizer(grad_theta L_t(theta_t), s_t, theta_t) with L_t = sum_n u_n l_n(theta_t).
 
@@ -78,6 +79,9 @@ def training_dynamics(
         index: None when a step's control weighs the examples of its input one by one, [N]. Otherwise input -> [B], the
             positions of the batch in a control over all N instances: then L_t = (N / B) sum_{i in index} u_i l_i, so
             that uniform u is the mean loss; use it with `Problem(control_axis=None)`.
+        remat: compute the gradient again for the Hessian-vector product instead of keeping all that its linearisation
+            needs, against which `jax.checkpoint` inside `losses` does nothing: one gradient more a step. (160M
+            parameters, 16 x 1,024 tokens a device: 12 GB against 48.)
 
     Returns:
         Dynamics whose `init(params)` makes the `TrainState`.
@@ -136,7 +140,8 @@ def training_dynamics(
     def pullback(state: TrainState, control: Array, input: PyTree) -> tuple[TrainState, Callable[[PyTree], Pulled]]:
         params, opt_state = state
         weights, pull_weights = jax.vjp(lambda u: weights_of(u, input), control)
-        (gradients, _), tangent = jax.linearize(lambda p: gradient(p, weights, input), params)
+        at = jax.checkpoint(gradient) if remat else gradient
+        (gradients, _), tangent = jax.linearize(lambda p: at(p, weights, input), params)
         following = update(gradients, opt_state, params)
         unmoved = unmoved_coordinates(gradients, opt_state, following.opt_state, params)
         moving, fixed = trees.split(unmoved.opt_state)

@@ -23,11 +23,11 @@ def random_like(tree, seed=5):
 # The pullback
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_pullback_equals_the_transposed_derivative_of_the_step(float64, optimizer):
+@pytest.mark.parametrize(("optimizer", "remat"), [*((name, False) for name in OPTIMIZERS), ("adamw", True)])
+def test_pullback_equals_the_transposed_derivative_of_the_step(float64, optimizer, remat):
     """At a state a few steps into the run, for a random covector, against reverse mode through the whole step."""
     plant = classifier(4)
-    dynamics = pmp.training_dynamics(plant.losses, OPTIMIZERS[optimizer]())
+    dynamics = pmp.training_dynamics(plant.losses, OPTIMIZERS[optimizer](), remat=remat)
     state = dynamics.init(plant.params)
     step = jax.jit(dynamics.step)
     for t in range(3):

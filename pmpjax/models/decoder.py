@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights
 from pmpjax.models.config import DecoderConfig
-from pmpjax.models.layers import Dense, Norm, apply, by_rows, feed_forward, product
+from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, apply, feed_forward, laid, product
 from pmpjax.models.losses import cross_entropy
 from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
         h = h + Dense(width, config.biases, residual, name="output")(mixed)
 
         z = Norm(config.norm, config.norm_epsilon, name="feed_forward_norm")(h)
-        h = by_rows(h + feed_forward(config, z, residual))
+        h = laid(h + feed_forward(config, z, residual), ROWS)
         self.sow(RECORDED, "block", h)
         return h, cache
 
@@ -139,10 +139,10 @@ class Trunk(nn.Module):
         """Hidden states, and with a cache (hidden states, cache with these tokens); arguments as `Decoder.__call__`."""
         config = self.config
         length = inputs.shape[1]
-        h = self.embedding[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
+        h = laid(self.embedding, VOCABULARY)[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         if config.compute == "bfloat16":
             h = h.astype(jnp.bfloat16)
-        h = by_rows(h)
+        h = laid(h, ROWS)
         positions = jnp.arange(length)[None, :]
         if cache is not None:
             if segments is not None:
@@ -238,8 +238,9 @@ class Decoder(nn.Module):
     ) -> Float[Array, "n labels"]:
         """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by `label_mask`."""
         h = self.trunk(tokens[:, :-1], None, None if segments is None else segments[:, :-1])
+        output = laid(self._output(), VOCABULARY)
         losses = cross_entropy(
-            h.reshape(-1, self.config.width), self._output(), tokens[:, 1:].reshape(-1), self.config.loss_chunk
+            h.reshape(-1, self.config.width), output, tokens[:, 1:].reshape(-1), self.config.loss_chunk
         )
         return losses.reshape(tokens.shape[0], tokens.shape[1] - 1)
 

@@ -28,16 +28,17 @@ def product(x: Float[Array, "*n d"], matrix: Float[Array, "d f"]) -> Float[Array
     return flat.reshape(*x.shape[:-1], matrix.shape[1])
 
 
-ROWS = "rows"
-"""The name of the axis of a batch; which devices have which part of it is for the train room to say."""
+ROWS, VOCABULARY = "rows", "vocabulary"
+"""Names of axes: of a batch, and of a matrix with a row for each token id. Which devices have which part of them is for
+the train room to say."""
 
 
-def by_rows(h: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-    """h, its first axis cut over the devices as a rule for `ROWS` says; h itself where there is none.
+def laid(x: Float[Array, "..."], axis: str) -> Float[Array, "..."]:
+    """x, its first axis cut over the devices as a rule for that name says and the others whole; x where there is none.
 
     Left to itself the partitioner follows the weights and cuts the features: every device then computes all rows.
     """
-    return cast(Array, with_logical_constraint(h, (ROWS, *(None,) * (h.ndim - 1))))
+    return cast(Array, with_logical_constraint(x, (axis, *(None,) * (x.ndim - 1))))
 
 
 class Dense(nn.Module):

@@ -107,7 +107,10 @@ def proxy_problem(
     """
     losses = sharded_losses(decoder, mesh)
     dynamics = pmp.training_dynamics(
-        lambda params, step: losses(params, step.train), optax.sgd(config.learning_rate), index=lambda step: step.index
+        lambda params, step: losses(params, step.train),
+        optax.sgd(config.learning_rate),
+        index=lambda step: step.index,
+        remat=decoder.config.remat != "none",
     )
     whole = None if dev is None else mean_loss(losses, dev, config.chunk)
 

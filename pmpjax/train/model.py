@@ -23,6 +23,7 @@ class ModelConfig:
         attention: "blocks" (any order of derivatives), or a fused one by "xla" or "cudnn".
         scan_layers: one traced block scanned over stacked parameters.
         remat: what the backward pass computes again: "none", "full" or "products".
+        loss_chunk: tokens, over all devices, whose logits exist at the same time.
 
     >>> ModelConfig("small", layers=2).decoder(4096).layers
     2
@@ -40,6 +41,7 @@ class ModelConfig:
     attention: Literal["blocks", "xla", "cudnn"] | None = None
     scan_layers: bool | None = None
     remat: Literal["none", "full", "products"] | None = None
+    loss_chunk: int | None = None
 
     def decoder(self, vocabulary: int) -> DecoderConfig:
         """The decoder's config for a tokenizer of `vocabulary` ids; ValueError for an unknown preset or a misfit."""
