@@ -1,11 +1,13 @@
 """Runs in processes of its own: `python -m tests.train.on_devices '{...}'` trains a tiny decoder and prints its losses.
 
 Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, scan_layers, checkpoints, save_every,
-process, processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": parts of each embedding}.
+process, processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": parts of each embedding,
+"temporary": bytes on a device that the step needs beside its arguments, for a batch of 64, by mesh where asked for}.
 """
 
 import dataclasses
 import json
+import math
 import sys
 
 import jax
@@ -14,7 +16,9 @@ import numpy as np
 from pmpjax.data import token_stream
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.train import MeshConfig, OptimizerConfig, adamw, make_mesh, train
-from pmpjax.train.mesh import check_mesh, data_share
+from pmpjax.train.compiled import memory
+from pmpjax.train.loop import step_function
+from pmpjax.train.mesh import check_mesh, data_share, place, place_batch
 
 CONFIG = DecoderConfig(vocabulary=64, width=16, layers=2, heads=4, key_value_heads=2, hidden=32, tied_embeddings=False)
 BATCH = 16
@@ -50,6 +54,16 @@ def run(settings, sizes):
     )
 
 
+def temporary(sizes):
+    decoder, mesh = Decoder(CONFIG), make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    optimizer, tokens = adamw(OptimizerConfig()), np.zeros((64, 65), np.int32)
+    params = initialise(decoder, jax.random.key(0), tokens[:1])
+    state = place((params, optimizer.init(params)), mesh)
+    batch = place_batch(Rows(tokens, tokens[:, 0]), mesh)
+    compiled = step_function(example_losses(decoder), optimizer, mesh=mesh).lower(*state, (batch,)).compile()
+    return memory(compiled).temporary
+
+
 def main(settings):
     if settings.get("processes", 1) > 1:
         jax.distributed.initialize(f"127.0.0.1:{settings['port']}", settings["processes"], settings["process"])
@@ -60,7 +74,12 @@ def main(settings):
     ]
     print(
         json.dumps(
-            {"losses": [t.losses.tolist() for t in trained], "resumed_at": trained[-1].resumed_at, "sharded": parts}
+            {
+                "losses": [t.losses.tolist() for t in trained],
+                "resumed_at": trained[-1].resumed_at,
+                "sharded": parts,
+                "temporary": [temporary(sizes) for sizes in settings.get("temporary", ())],
+            }
         )
     )
 

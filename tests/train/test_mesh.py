@@ -55,7 +55,7 @@ def across_processes(meshes, devices=2, **settings):
 
 @pytest.fixture(scope="module")
 def alone():
-    return finish(start(8, meshes=MESHES))
+    return finish(start(8, meshes=MESHES, temporary=[[1, 1, 1], [1, 8, 1]]))
 
 
 @pytest.mark.parametrize("which", range(1, len(MESHES)))
@@ -63,6 +63,12 @@ def test_a_mesh_does_not_change_the_losses(alone, which):
     np.testing.assert_allclose(alone["losses"][which], alone["losses"][0], rtol=1e-5, atol=1e-5)
     assert alone["losses"][0][-1] < alone["losses"][0][0] - 0.05  # it learns: equal losses mean equal updates
     assert alone["sharded"] == [1, 1, 8, 4, 8]
+
+
+def test_eight_devices_share_the_rows_of_a_batch(alone):
+    """Left to itself the partitioner follows the weights, and each device computes every row."""
+    whole, part = alone["temporary"]
+    assert part < whole / 4
 
 
 @pytest.mark.slow

@@ -1,0 +1,141 @@
+"""Named runs: minutes and an hour on two cores, one TPU of a notebook, and the paper's four sizes."""
+
+import dataclasses
+
+from pmpjax.data import Budget
+from pmpjax.pds.config import PDSConfig, TextConfig
+from pmpjax.pds.fit import FitConfig
+from pmpjax.pds.pretrain import PretrainConfig
+from pmpjax.pds.proxy import ProxyConfig
+from pmpjax.pds.score import ScoreConfig
+from pmpjax.pds.select import SelectConfig
+from pmpjax.pds.sweep import SolveConfig
+from pmpjax.train import MeshConfig, OptimizerConfig
+from pmpjax.train.hardware import hardware
+from pmpjax.train.model import ModelConfig
+
+
+def _budget(times: int) -> Budget:
+    """More of installed-docs: so many times each kind, of which code alone would give fifty times."""
+    kinds = ("docstring", "code", "readme", "changelog", "licence", "data")
+    return Budget(**{kind: times * getattr(Budget(), kind) for kind in kinds})
+
+
+_SMALL = PDSConfig(
+    model=ModelConfig("small"),
+    prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
+    proxy=ProxyConfig(steps=300, optimizer=OptimizerConfig(learning_rate=1e-3)),
+    solve=SolveConfig(steps=48),
+    fit=FitConfig(optimizer=OptimizerConfig(learning_rate=5e-4)),
+    pretrain=PretrainConfig(steps=1000, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
+)
+
+_NOTEBOOK = PDSConfig(
+    model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
+    prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
+    proxy=ProxyConfig(steps=500, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
+    solve=SolveConfig(instances=8192, steps=64, batch=64, dev_batch=64, chunk=256),
+    fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=3e-4)),
+    score=ScoreConfig(batch=512),
+    pretrain=PretrainConfig(
+        steps=2000, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=100, save_every=500
+    ),
+)
+
+_LOSS_CHUNK = 65_536  # few, large chunks: after each one the devices add up the gradient of the output's matrix
+
+
+def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
+    """PDS (arXiv 2410.07064), section 3.1 and its appendix on pre-training; rows of 1,024 tokens.
+
+    Source and target (CommonCrawl and LIMA there) are for the user to give: neither comes with this library.
+    """
+    # beta_1 of 0.9 and beta_2 of 0.98 are the defaults.
+    pretraining = OptimizerConfig(learning_rate=learning_rate, warmup_steps=2000, weight_decay=0.1, schedule="cosine")
+    return PDSConfig(
+        mesh=MeshConfig(fsdp=fsdp),
+        model=ModelConfig(size, compute="bfloat16", loss_chunk=_LOSS_CHUNK),
+        prepare=TextConfig(vocabulary=32_000, length=1024),
+        proxy=ProxyConfig(
+            model=ModelConfig("160m", loss_chunk=_LOSS_CHUNK),  # in float32: bfloat16 would make the scores noise
+            steps=10_000,
+            batch=512,
+            # Five sixths of a cosine are still to come where the paper stops: the rate has hardly fallen.
+            optimizer=dataclasses.replace(pretraining, learning_rate=6e-4, schedule="constant"),
+            save_every=1000,
+        ),
+        solve=SolveConfig(
+            instances=163_840, steps=100, batch=256, learning_rate=0.008, dev_batch=None, every=10, chunk=512
+        ),
+        fit=FitConfig(
+            model=ModelConfig("scorer-125m", compute="bfloat16"),
+            epochs=5,
+            batch=512,
+            held_out=0.1,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, schedule="cosine"),
+            save_every=200,
+        ),
+        score=ScoreConfig(batch=2048, shard=65_536),
+        select=SelectConfig(ratio=0.4, temperature=0.1),
+        pretrain=PretrainConfig(
+            steps=100_000,
+            batch=512,
+            optimizer=pretraining,
+            evaluate_every=1000,
+            dev_rows=1024,
+            test_rows=1024,
+            save_every=5000,
+        ),
+    )
+
+
+PRESETS: dict[str, PDSConfig] = {
+    "tiny": PDSConfig(),
+    "small": _SMALL,
+    "colab-tpu": _NOTEBOOK,
+    "paper-160m": _paper("160m", 6e-4, 8),
+    "paper-470m": _paper("470m", 3e-4, 16),
+    "paper-1b": _paper("1b", 2.5e-4, 32),
+    "paper-1.7b": _paper("1.7b", 2e-4, 32),
+}
+"""Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
+the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a run would take place, and what is assumed to tell its cost.
+
+    Attributes:
+        hardware: KIND-COUNT of `pmpjax.train.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.
+        utilisation: share of the peak that useful products reach; 0.4 is what well-tuned runs report.
+        corpus_tokens: tokens scored; None is as many as give a selection that is seen once.
+        dev_rows: rows of the target's dev split, where the sweep takes all of them; LIMA has 1,030.
+        rate: price of an hour of one device, in any currency; None leaves the cost in device-hours.
+    """
+
+    hardware: str = "v5e-1"
+    utilisation: float = 0.4
+    corpus_tokens: float | None = None
+    dev_rows: int = 1030
+    rate: float | None = None
+
+    def __post_init__(self):
+        hardware(self.hardware)
+        if not 0 < self.utilisation <= 1 or self.dev_rows < 1 or (self.rate or 0) < 0:
+            raise ValueError(
+                f"utilisation {self.utilisation} must lie in (0, 1], dev_rows {self.dev_rows} be at least 1 and the "
+                f"rate {self.rate} not negative"
+            )
+
+
+PLACEMENTS: dict[str, Placement] = {
+    "tiny": Placement("v5e-1"),
+    "small": Placement("v5e-1"),
+    "colab-tpu": Placement("v5e-1"),
+    "paper-160m": Placement("v5e-16"),
+    "paper-470m": Placement("v5e-32"),
+    "paper-1b": Placement("v5e-64"),
+    "paper-1.7b": Placement("v5e-128"),
+}
+"""A machine on which each preset fits; any other can be named."""
