@@ -1,5 +1,6 @@
 """The command line: statuses, one-line errors, presets, interruption, and the quick law from end to end."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ import pytest
 from pmpjax import cli
 from pmpjax.cli import main
 from pmpjax.pds import PDSConfig
+from pmpjax.pds.presets import PRESETS
 from pmpjax.pds.stages import STAGES
 from pmpjax.runs import open_run
+from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import write_texts
 
 TINY = ["--problem.train", "64", "--problem.steps", "40", "--problem.dimension", "16", "--sweeps", "4"]
@@ -174,6 +177,72 @@ def test_each_stage_of_pds_is_a_command_that_goes_on_with_the_options_of_its_run
     (out / "manifest.json").write_text('{"config": {"sed": 0}}')
     assert main(["pds", "solve", "--out", str(out)]) == 2
     assert "holds no PDSConfig of this version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("empty", "target", "empty.jsonl has no good row"),
+        ("none", "target", "none.jsonl does not exist"),
+        ("source", "short", "dev has 2 tokens, less than one row of 32; give more text or lower --prepare.length"),
+        ("source", "one", "a target needs at least 2 documents"),
+        ("source", "source", "nothing is left of the source when copies are taken out"),
+    ],
+)
+def test_data_that_cannot_be_used_are_named_and_leave_no_stage(tmp_path, capsys, source, target, message):
+    write_texts(tmp_path / "source.jsonl", 0, 30, 0)
+    write_texts(tmp_path / "target.jsonl", 1, 30, 1)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "one.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "short.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    files = ["--source", str(tmp_path / f"{source}.jsonl"), "--target", str(tmp_path / f"{target}.jsonl")]
+    out = tmp_path / "run"
+    sizes = ["--prepare.vocabulary", "300", "--prepare.length", "32"]
+    assert main(["pds", "prepare", *files, *sizes, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (out / "prepare").exists()
+
+
+def test_settings_of_pds_out_of_range_are_named(capsys):
+    for options, message in (
+        (["--select.ratio", "1.5"], "ratio 1.5"),
+        (["--select.ration", "0.5"], "--select.ratio"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--solve.steps", "0"], "steps 0"),
+    ):
+        assert main(["pds", "run", *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda config, out: seen.append((config, out)) or pytest.fail())
+    for arguments in (
+        ["--preset", "paper-1b", "--source", "x", "--solve.steps", "50"],
+        ["--fit.model.width", "64", "--mpc", "300"],
+    ):
+        with pytest.raises(pytest.fail.Exception):
+            main(["pds", "run", *arguments])
+    (paper, folder), (own, other) = seen
+    assert paper == dataclasses.replace(
+        PRESETS["paper-1b"], source=("x",), solve=dataclasses.replace(PRESETS["paper-1b"].solve, steps=50)
+    )
+    assert str(folder) == "runs/pds-run-paper-1b" and str(other) == "runs/pds-run"
+    assert own.fit.model == ModelConfig(width=64) and own.proxy.model is None and own.mpc == 300
+    assert main(["pds", "run", "--preset", "papr-1b"]) == 2
+    assert "did you mean paper-1b?" in capsys.readouterr().err
+    assert main(["pds", "run", "--mpc", "7"]) == 2
+    assert "multiple of pretrain.evaluate_every" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_compiles_the_stages_for_devices_that_are_not_there(tmp_path):
+    line = command("pds", "run", "--preset", "small", "--dry-run", "--hardware", "v2-8", "--rate", "2")
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "250"})
+    assert done.returncode == 0, done.stderr
+    for text in ("pretrain", "all-reduce", "device-hours", "every stage fits", "at 2 an hour", "8 devices"):
+        assert text in done.stdout, text
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

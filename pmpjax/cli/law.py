@@ -15,7 +15,7 @@ def perceptron(arguments: list[str], name: str, announce: Callable[[Path], None]
     describe = (
         "Optimises a learning policy for the perceptron, trains with it, and draws the figures of the Learning Law."
     )
-    config, out = parse(LawConfig, default, arguments, name, describe, f"runs/law-perceptron-{preset}")
+    config, out, _ = parse(LawConfig, default, arguments, name, describe, f"runs/law-perceptron-{preset}")
     announce(out)
     metrics = run(config, out)
     ratio, curve = metrics["acceleration_ratio"], metrics["area_under_curve"]

@@ -1,6 +1,7 @@
 """What the commands share: options from a dataclass, and a table of results."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -15,21 +16,54 @@ class Command(NamedTuple):
 
 
 def parse(
-    kind: type[Options], default: Options, arguments: list[str], name: str, describe: str, out: str
-) -> tuple[Options, Path]:
-    """The options of a command, and its run directory; leaves by SystemExit (0 after --help, 2 after a mistake)."""
+    kind: type[Options],
+    default: Options,
+    arguments: list[str],
+    name: str,
+    describe: str,
+    out: str,
+    more: Any = None,
+) -> tuple[Options, Path, Any]:
+    """The options of a command, its run directory, and `more`: a dataclass of options that decide no result.
+
+    Leaves by SystemExit: 0 after --help, 2 after a mistake.
+    """
     import tyro
 
+    unnamed = tyro.conf.arg(name="")
+
     def options(
-        config: Annotated[kind, tyro.conf.arg(name="")] = default,  # pyright: ignore[reportInvalidTypeForm]
+        config: Annotated[kind, unnamed] = default,  # pyright: ignore[reportInvalidTypeForm]
         out: Path = Path(out),
     ) -> Any:  # no type variable here: tyro would try to resolve it
-        return config, out
+        return config, out, None
 
-    options.__doc__ = (
-        f"{describe}\n\nArgs:\n    config: -\n    out: The run directory; an unfinished run in it is resumed."
+    def more_options(
+        more: Annotated[type(more), unnamed] = more,  # pyright: ignore[reportInvalidTypeForm]
+        config: Annotated[kind, unnamed] = default,  # pyright: ignore[reportInvalidTypeForm]
+        out: Path = Path(out),
+    ) -> Any:
+        return config, out, more
+
+    chosen = options if more is None else more_options
+    chosen.__doc__ = (
+        f"{describe}\n\nArgs:\n    config: -\n    more: -\n"
+        "    out: The run directory; an unfinished run in it is resumed."
     )
-    return tyro.cli(options, prog=name, args=arguments, config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(
+        chosen, prog=name, args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
+    )
+
+
+def near(given: str, known: Iterable[str]) -> str:
+    """The nearest of the known names as a question, or all of them.
+
+    >>> near("papr-1b", ["tiny", "paper-1b"]), near("x", ["tiny"])
+    ('; did you mean paper-1b?', '; expected one of tiny')
+    """
+    known = list(known)
+    found = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(known)}"
 
 
 def value_of(arguments: list[str], option: str, default: str) -> str:

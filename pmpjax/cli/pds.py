@@ -1,10 +1,12 @@
 """`pmpjax pds`: the whole run, each stage by itself, and the comparison with other methods."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pmpjax.cli.options import Command, parse, show_table, value_of
+from pmpjax.cli.options import Command, near, parse, show_table, value_of
 
 STAGES = {
     "prepare": "text to tokens: tokenizer, rows, document index; copies and leaks removed",
@@ -22,18 +24,44 @@ STAGES = {
 """Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.stages`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What a run starts from, and whether it is only to be looked at.
+
+    Attributes:
+        preset: where the defaults come from: tiny, small, colab-tpu, paper-160m, paper-470m, paper-1b, paper-1.7b.
+        dry_run: compiles every stage for simulated devices and says what the run would need; runs nothing.
+        hardware: of the dry run, KIND-COUNT: v5e-1, v2-8, v5p-64, a100-8, h100-1; None is the preset's.
+        utilisation: share of the peak that the dry run assumes.
+        rate: price of an hour of one device; None leaves the cost in device-hours.
+    """
+
+    preset: str = "tiny"
+    dry_run: bool = False
+    hardware: str | None = None
+    utilisation: float = 0.4
+    rate: float | None = None
+
+
 def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds run`."""
     from pmpjax.pds import pipeline
+    from pmpjax.pds.presets import PRESETS
 
-    config, out = parse(
+    preset = value_of(arguments, "--preset", "tiny")
+    if preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}{near(preset, PRESETS)}")
+    config, out, options = parse(
         pipeline.PDSConfig,
-        pipeline.PDSConfig(),
+        _own_models(PRESETS[preset], arguments),
         arguments,
         name,
         "From raw text to the part of it that trains the best model for a desired domain.",
-        "runs/pds-run",
+        "runs/pds-run" if preset == "tiny" else f"runs/pds-run-{preset}",
+        RunOptions(preset),
     )
+    if options.dry_run:
+        return _dry_run(config, options)
     announce(out)
     metrics = pipeline.run(config, out)
     rows = {"verdict": metrics["verdict"]}
@@ -48,15 +76,51 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     return 0
 
 
+def _own_models(config: Any, arguments: list[str]) -> Any:
+    """`--proxy.model.width 64` gives the stage a model of its own, where the config has none to change."""
+    from pmpjax.train.model import ModelConfig
+
+    for stage in ("proxy", "fit"):
+        settings = getattr(config, stage)
+        if settings.model is None and any(argument.startswith(f"--{stage}.model.") for argument in arguments):
+            settings = dataclasses.replace(settings, model=ModelConfig())
+            config = dataclasses.replace(config, **{stage: settings})
+    return config
+
+
+def _dry_run(config: Any, options: RunOptions) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+    from pmpjax.pds.presets import PLACEMENTS
+    from pmpjax.train.hardware import hardware
+
+    placement = dataclasses.replace(PLACEMENTS[options.preset], utilisation=options.utilisation, rate=options.rate)
+    if options.hardware is not None:
+        placement = dataclasses.replace(placement, hardware=options.hardware)
+    simulate_devices(hardware(placement.hardware).devices)
+    console = Console()
+    with console.status("") as status:
+        report = dry_run(config, placement, progress=lambda stage: status.update(f"compiling {stage}"))
+    table = Table(*HEADER, title=f"dry run, {options.preset}, {placement.hardware}", title_justify="left")
+    for row in dry_run_rows(report):
+        table.add_row(*row)
+    console.print(table)
+    for note in dry_run_notes(report):
+        console.print(note, markup=False, highlight=False)
+    return 0
+
+
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import HEADER, comparison_rows
     from pmpjax.pds.rivals import RIVALS
 
-    config, out = parse(
+    config, out, _ = parse(
         pipeline.PDSConfig,
-        pipeline.PDSConfig(rivals=RIVALS, seeds=5),
+        _own_models(pipeline.PDSConfig(rivals=RIVALS, seeds=5), arguments),
         arguments,
         name,
         "PDS, random and other methods of selection at equal budgets, over seeds.",
@@ -93,7 +157,7 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
     describe = (
         f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with."
     )
-    config, out = parse(PDSConfig, default, arguments, name, describe, folder)
+    config, out, _ = parse(PDSConfig, _own_models(default, arguments), arguments, name, describe, folder)
     announce(out)
     print(run_stage(config, out, stage))
     return 0

@@ -10,7 +10,7 @@ def train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> 
     """`pmpjax train`."""
     from pmpjax.train.pretraining import TrainConfig, run
 
-    config, out = parse(
+    config, out, _ = parse(
         TrainConfig,
         TrainConfig(),
         arguments,

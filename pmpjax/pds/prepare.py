@@ -77,8 +77,8 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         packages.json: version and content hash of every package of installed-docs.
 
     Raises:
-        SourceError: a source or the target cannot be read, has no good row, or nothing is left without copies; or a
-            number of the config is out of its range.
+        SourceError: a source or the target cannot be read, has no good row or less than one row of tokens, or nothing
+            is left without copies; or a number of the config is out of its range.
     """
     _check(config)
     target = read_source(config.target, config.budget, seed=config.seed)
@@ -108,6 +108,11 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         sequences = encode(tokenizer, [document.text for document in documents])
         write_tokens(folder / "tokens", name, sequences)
         tables[name], counts[name] = _index(documents, sequences, config.length)
+        if counts[name]["tokens"] < config.length:
+            raise SourceError(
+                f"{name} has {counts[name]['tokens']} tokens, less than one row of {config.length}; give more text or "
+                "lower --prepare.length"
+            )
     _write_table(folder / "documents.parquet", tables["source"])
     splits = [table.append_column("split", pa.array([name] * len(table))) for name, table in list(tables.items())[1:]]
     _write_table(folder / "target.parquet", pa.concat_tables(splits))

@@ -17,7 +17,7 @@ from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import RECEDING, paired_difference
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
-from pmpjax.pds.score import build_score, stored_scorer
+from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select, load_selections
 from pmpjax.pds.solve import build_solve
 from pmpjax.runs import read_arrays, write_arrays, write_json
@@ -135,7 +135,7 @@ def _select_again(
         build_score(config.score, scorer, prepared, load_params(folder / "fit" / "params"), at, quiet)
 
     def select(at: Path) -> None:
-        methods = {RECEDING: stored_scorer(folder / "score" / "scores.parquet")}
+        methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}
         build_select(config.select, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {

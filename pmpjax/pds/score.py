@@ -238,8 +238,3 @@ class StoredScores:
             yield from (batch[name] for batch in file.iter_batches(columns=[name]))
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"{self.path} cannot be read ({error}); delete its folder to score again") from error
-
-
-def stored_scorer(path: Path) -> StoredScores:
-    """`StoredScores` of a file."""
-    return StoredScores(path)

@@ -13,7 +13,7 @@ from pmpjax.pds.proxy import build_proxy
 from pmpjax.pds.receding import build_receding
 from pmpjax.pds.report import build_report
 from pmpjax.pds.rivals import build_rivals
-from pmpjax.pds.score import build_score, stored_scorer
+from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select
 from pmpjax.pds.solve import build_solve
 from pmpjax.pds.summary import metrics_of
@@ -71,8 +71,8 @@ def _rivals(work: Work) -> None:
 
 def _select(work: Work) -> None:
     config = work.config
-    methods = {METHOD: stored_scorer(work.folders["score"] / "scores.parquet"), BASELINE: random}
-    methods |= {name: stored_scorer(work.folders["rivals"] / f"{name}.parquet") for name in config.rivals}
+    methods = {METHOD: StoredScores(work.folders["score"] / "scores.parquet"), BASELINE: random}
+    methods |= {name: StoredScores(work.folders["rivals"] / f"{name}.parquet") for name in config.rivals}
     with progress("select", config.seeds * len(methods)) as bar:
         build_select(config.select, work.data, methods, config.every_seed, work.folder, bar)
 

@@ -39,7 +39,7 @@ class Work:
     @property
     def data(self) -> Prepared:
         """What `prepare` left."""
-        return _load(self.folders["prepare"])
+        return load_data(self.folders["prepare"])
 
     @property
     def mesh(self) -> Mesh | None:
@@ -73,5 +73,6 @@ class Work:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(folder: Path) -> Prepared:
+def load_data(folder: Path) -> Prepared:
+    """What `prepare` left in a folder, kept in memory for the next stage."""
     return load_prepared(folder)

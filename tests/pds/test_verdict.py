@@ -1,7 +1,7 @@
 """Evaluation and report: the sentence, the numbers and the page for curves whose answer is known."""
 
 import dataclasses
-import json
+import html
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,8 @@ import pytest
 
 from pmpjax.evaluation import Speedup
 from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
-from pmpjax.pds.report import ReportConfig, build_report, origins
+from pmpjax.pds.origins import origin_shares
+from pmpjax.pds.report import ReportConfig, build_report
 from tests.pds.synthetic import prepared_corpus
 
 STEPS = np.arange(0, 401, 20)
@@ -60,20 +61,55 @@ def test_the_page_shows_texts_as_text_and_shares_that_add_up(tmp_path):
     pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": worth}), tmp_path / "scores.parquet")
     build_evaluate(EvaluateConfig(), curves([2.0]), "pds", tmp_path)
     selected = np.arange(0, 60, 2)
+    shares = origin_shares(prepared.documents, selected)
+    evaluation = load_evaluation(tmp_path)
     build_report(
         dataclasses.replace(ReportConfig(), documents=3),
-        prepared,
+        metrics(evaluation, shares),
+        prepared.documents,
         tmp_path / "scores.parquet",
         selected,
-        load_evaluation(tmp_path),
         tmp_path / "curves.png",
-        {"a number": 3},
         tmp_path,
     )
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
-    assert json.loads((tmp_path / "evaluation.json").read_text())["verdict"].replace("'", "&#x27;") in page
-    assert page.index("&lt;script&gt;") < page.index("Worst documents")
-    shares = {name: (before, after) for name, before, after in origins(prepared, selected)}
-    assert shares["docstring"][1] == "100.0%" and shares["code"][1] == "0.0%"
-    assert sum(float(before.rstrip("%")) for before, _ in shares.values()) == pytest.approx(100, abs=0.2)
+    assert html.escape(evaluation["verdict"]) in page and "33.3%" in page and "it does not pay" in page
+    first_row = page[page.index("class='beside'") :].split("<tr>")[2]
+    assert first_row.index("&lt;script&gt;") < first_row.index("</td><td>"), "the best document stands on the left"
+    assert shares["docstring"]["selection"] == 1 and shares["code"]["selection"] == 0
+    assert sum(share["source"] for share in shares.values()) == pytest.approx(1)
+
+
+def metrics(evaluation, shares):
+    """As `pmpjax.pds.summary.metrics_of` has them, with invented facts of the stages."""
+    check = {"name": "gap", "value": 0.25, "tolerance": 0.01, "holds": False, "meaning": "Frank-Wolfe gap"}
+    solve = {
+        "costate_norms": [3.0, 2.0, 1.0],
+        "area_under_curve": [10.0, 9.0],
+        "health": "finite",
+        "effective_instances": 7.5,
+        "instances": 9,
+        "conditions": {"first": [check], "last": [check | {"name": "consistency"}, check]},
+        "batch_estimator": {"met": 5, "spearman": 0.8, "slope": None, "residual": 0.5},
+        "over_time": {"evaluated": 2, "spearman": 0.9, "deviation": 0.25},
+    }
+    fit = {"spearman": {"held_out": None, "train": 0.9}, "rows": {"held_out": 2, "train": 7}, "final_mse": 0.5}
+    return {
+        "verdict": evaluation["verdict"],
+        "seeds": [0],
+        "final_target_loss": evaluation["final_loss"]["test"],
+        "origins": shares,
+        "stage_seconds": {"fit": 2.0, "pretrain": 6.0},
+        "stage_flops": {"fit": 1e12, "pretrain": 6e12},
+        "stages": {"solve": solve, "fit": fit, "pretrain": {"runs": [{}, {}]}},
+        "selected_fraction": 0.5,
+        "duplicates_removed": 1,
+        "leaks_removed": 0,
+        "rejected_rows": 3,
+        "receding": {
+            "extra_steps": 40.0,
+            "steps": 360.0,
+            "difference": {"values": [0.5], "mean": 0.5, "interval": None},
+        },
+    }

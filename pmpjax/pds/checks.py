@@ -1,0 +1,79 @@
+"""Scores of texts whose worth is known: noise is worth little, a shuffled copy less than its original."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import pmpjax as pmp
+from pmpjax.data import Prepared, document_rows
+from pmpjax.models import Decoder, Rows
+from pmpjax.pds.common import stage_generator
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.proxy import load_proxy
+from pmpjax.pds.score import score_shard
+from pmpjax.pds.shards import Shard
+from pmpjax.pds.solve import draw_instances, draw_steps
+from pmpjax.pds.sweep import score_instances
+from pmpjax.pds.work import load_data
+from pmpjax.runs import stored_config
+from pmpjax.train import load_params
+
+
+def check_scores(out: Path, *, documents: int = 300, pairs: int = 256) -> dict[str, Any]:
+    """Both checks on a run directory whose stages up to `score` are whole; nothing is written.
+
+    Returns:
+        `random_in_lowest_third`: share of `documents` injected documents of uniformly random tokens, as long as the
+        corpus's, that the scorer puts below the lowest third of the corpus. `shuffled_below`: share of `pairs` rows of
+        the target's test split whose copy with its tokens in random order has a lower PDS score, by one more sweep.
+    """
+    config = stored_config(out, PDSConfig)
+    if config is None or not (out / "score").exists():
+        raise ValueError(f"{out} has no stage score; run `pmpjax pds score --out {out}` first")
+    data = load_data(out / "prepare")
+    corpus = np.asarray(pq.read_table(out / "score" / "scores.parquet", columns=["score"])["score"])
+    random = random_scores(config, data, load_params(out / "fit" / "params"), documents)
+    original, shuffled = shuffled_scores(config, data, load_proxy(out / "proxy"), pairs)
+    return {
+        "random_in_lowest_third": float(np.mean(random < np.quantile(corpus, 1 / 3))),
+        "documents": documents,
+        "shuffled_below": float(np.mean(shuffled < original)),
+        "pairs": len(original),
+    }
+
+
+def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) -> np.ndarray:
+    """The scorer's word on `count` documents of uniformly random tokens, as long as the corpus's: [count]."""
+    generator = stage_generator(config.seed, "checks", "random")
+    sizes = generator.choice(data.documents.n_tokens, count)
+    ids = np.delete(np.arange(data.vocabulary), data.end_of_document)
+    texts = [np.append(generator.choice(ids, max(int(size) - 1, 1)), data.end_of_document) for size in sizes]
+    rows = document_rows(texts, data.source_rows.shape[1], data.end_of_document)
+    names = np.array([f"random-{index}" for index in range(count)], object)
+    shard = Shard(rows.tokens, rows.lengths, rows.document, names, 0)
+    table = score_shard(config.scorer_model.decoder(data.vocabulary), scorer, shard, config.score)
+    return np.asarray(table["score"])
+
+
+def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """PDS scores of rows of the target's test split, and of the same rows with their tokens in random order: [P], [P].
+
+    The sweep is the stage solve's own: same instances, batches and dev rows.
+    """
+    generator = stage_generator(config.seed, "checks", "shuffled")
+    long = np.flatnonzero(data.test_lengths >= config.solve.minimum_tokens)
+    rows = np.sort(generator.permutation(long)[:count])
+    tokens, lengths = data.test_rows[rows], data.test_lengths[rows]
+    shuffled = tokens.copy()
+    for row, length in zip(shuffled, lengths, strict=True):
+        generator.shuffle(row[:length])
+    proxy_set = draw_instances(config.solve, data, config.seed)
+    instances = Rows(data.source_rows[proxy_set], data.source_lengths[proxy_set])
+    steps, dev = draw_steps(config.solve, data, instances, config.seed)
+    both = Rows(np.concatenate([tokens, shuffled]), np.concatenate([lengths, lengths]))
+    decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
+    weights = pmp.uniform(len(proxy_set))
+    scores = np.asarray(score_instances(config.solve, decoder, proxy, steps, both, weights=weights, dev=dev).scores)
+    return scores[: len(rows)], scores[len(rows) :]
