@@ -1,0 +1,27 @@
+"""The paper's four sizes compiled for the machines of their presets: `python experiments/pds_dry_run.py` (10 minutes).
+
+128 devices are simulated on the CPU; nothing is allocated and nothing is run.
+"""
+
+from pathlib import Path
+
+from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+from pmpjax.pds.presets import PLACEMENTS, PRESETS
+from pmpjax.runs import write_text
+
+NAMES = ("paper-160m", "paper-470m", "paper-1b", "paper-1.7b")
+
+
+def section(name: str) -> str:
+    """A preset's table and what stands under it, in Markdown."""
+    report = dry_run(PRESETS[name], PLACEMENTS[name])
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEADER, *dry_run_rows(report))]
+    lines.insert(1, "|---" * len(HEADER) + "|")
+    return "\n".join([f"## {name}", "", *lines, "", *(f"- {note}" for note in dry_run_notes(report))])
+
+
+if __name__ == "__main__":
+    simulate_devices(128)
+    text = "\n\n".join(["`python experiments/pds_dry_run.py`", *map(section, NAMES)])
+    write_text(Path(__file__).with_suffix(".md"), text + "\n")
+    print(text)
