@@ -158,7 +158,7 @@ def dry_run_notes(report: DryRun) -> list[str]:
     )
     hours = report.device_hours
     price = "" if placement.rate is None else f", {hours * placement.rate:,.2f} at {placement.rate:g} an hour"
-    notes.append(f"all stages, one model pretrained: {hours:,.3g} device-hours{price}")
+    notes.append(f"all stages, one model pretrained: {_hours(hours)} device-hours{price}")
     seconds = sum(stage.compile_seconds for stage in report.stages)
     return [*notes, f"compiled in {seconds:.0f} s", *CAVEATS]
 
@@ -177,9 +177,13 @@ def _row(stage: StageCost, machine: Hardware) -> tuple[str, ...]:
         *(_size(one) for one in (stage.memory.arguments, stage.memory.temporary, stage.memory.output)),
         f"{_size(stage.memory.total)}{'' if stage.fits else ' (too much)'}",
         spoken or "none",
-        f"{stage.hours:,.3g}",
-        f"{stage.hours * machine.devices:,.3g}",
+        _hours(stage.hours),
+        _hours(stage.hours * machine.devices),
     )
+
+
+def _hours(count: float) -> str:
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
 
 
 def _size(count: int | float) -> str:
