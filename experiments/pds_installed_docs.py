@@ -6,7 +6,7 @@ Source installed-docs, target scipy's reference documentation; every setting is 
 import sys
 from pathlib import Path
 
-from pmpjax.pds.pipeline import PDSConfig, run
+from pmpjax.pds import PDSConfig, run
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=3)
 

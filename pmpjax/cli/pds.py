@@ -103,10 +103,16 @@ def _dry_run(config: Any, options: RunOptions) -> int:
     console = Console()
     with console.status("") as status:
         report = dry_run(config, placement, progress=lambda stage: status.update(f"compiling {stage}"))
-    table = Table(*HEADER, title=f"dry run, {options.preset}, {placement.hardware}", title_justify="left")
-    for row in dry_run_rows(report):
-        table.add_row(*row)
+    # Stages side by side and what they say to each other below: one row a stage is too wide for a terminal.
+    lines = list(zip(HEADER, *dry_run_rows(report), strict=True))
+    spoken = next(line for line in lines if line[0] == "collectives of a call")
+    table = Table(*lines[0], title=f"dry run, {options.preset}, {placement.hardware}", title_justify="left")
+    for line in lines[1:]:
+        if line is not spoken:
+            table.add_row(*line)
     console.print(table)
+    for stage, collectives in zip(lines[0][1:], spoken[1:], strict=True):
+        console.print(f"collectives of a call, {stage}: {collectives}", markup=False, highlight=False)
     for note in dry_run_notes(report):
         console.print(note, markup=False, highlight=False)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
@@ -60,6 +61,7 @@ def build_fit(
     seed: int,
     folder: Path,
     bar: Bar,
+    mesh: Mesh | None = None,
 ) -> None:
     """Minimises mean_z (m(z) - (s_z - mean) / sd)^2; leaves params.npz and fit.json in `folder`.
 
@@ -99,6 +101,7 @@ def build_fit(
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
         progress=lambda report: bar.update(report.steps, mse=report.loss),
+        mesh=mesh,
     )
     save_params(folder / "params", trained.params)
     predicted = predict(decoder_config, trained.params, tokens, lengths)

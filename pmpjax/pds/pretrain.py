@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
@@ -51,6 +52,7 @@ def build_pretrain(
     selections: dict[tuple[str, int], np.ndarray],
     folder: Path,
     bar: Bar,
+    mesh: Mesh | None = None,
 ) -> None:
     """Trains one model for each (method, seed) of `selections`.
 
@@ -67,7 +69,7 @@ def build_pretrain(
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
     losses, optimizer = example_losses(decoder), adamw(config.optimizer, config.steps)
-    evaluate = target_losses(config, decoder, prepared)
+    evaluate = target_losses(config, decoder, prepared, mesh)
     rows_of: dict[str, int] = {}
     for seed in sorted({seed for _, seed in selections}):
         packed = {
@@ -95,6 +97,7 @@ def build_pretrain(
                 save_every=config.save_every,
                 steps_per_call=config.steps_per_call,
                 progress=_report(bar, name),
+                mesh=mesh,
             )
             save_params(folder / f"{name}-params", trained.params)
             curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
@@ -115,11 +118,13 @@ def build_pretrain(
     )
 
 
-def target_losses(config: PretrainConfig, decoder: Decoder, prepared: Prepared) -> Callable[[Any], dict[str, Any]]:
+def target_losses(
+    config: PretrainConfig, decoder: Decoder, prepared: Prepared, mesh: Mesh | None = None
+) -> Callable[[Any], dict[str, Any]]:
     """params -> mean loss in nats a token on `dev` and `test`, of the rows that `config` takes of each split."""
     dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), config.dev_rows)
     test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), config.test_rows)
-    measures = {"dev": set_loss(decoder, dev, 32), "test": set_loss(decoder, test, 32)}
+    measures = {"dev": set_loss(decoder, dev, 32, mesh), "test": set_loss(decoder, test, 32, mesh)}
 
     def evaluate(params: Any) -> dict[str, Any]:
         return {name: measure(params) for name, measure in measures.items()}

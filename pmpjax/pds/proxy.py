@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
@@ -33,7 +35,15 @@ class ProxyConfig:
     model: ModelConfig | None = None
 
 
-def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, seed: int, folder: Path, bar: Bar) -> None:
+def build_proxy(
+    config: ProxyConfig,
+    model: ModelConfig,
+    prepared: Prepared,
+    seed: int,
+    folder: Path,
+    bar: Bar,
+    mesh: Mesh | None = None,
+) -> None:
     """Fills `folder` with params.npz (theta_0) and proxy.json; goes on from the checkpoints that it finds there."""
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
@@ -53,6 +63,7 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, prepared: Prepared, see
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
         progress=lambda report: bar.update(report.steps, loss=report.loss),
+        mesh=mesh,
     )
     save_params(folder / "params", trained.params)
     facts: dict[str, Any] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.evaluation import smooth
@@ -43,6 +44,7 @@ def build_receding(
     first: dict[int, np.ndarray],
     folder: Path,
     bar: Bar,
+    mesh: Mesh | None = None,
 ) -> None:
     """Trains as `pretrain` does, but every K = `config.mpc` steps solves, fits, scores and selects anew from theta_t.
 
@@ -67,10 +69,10 @@ def build_receding(
             for end in ends:
                 again = work / f"step-{end:08d}"
                 if not (again / "select").exists():
-                    trained = _train_to(config, prepared, documents, seed, end, work, bar)
-                    _select_again(config, prepared, trained.params, seed, end, again, bar)
+                    trained = _train_to(config, prepared, documents, seed, end, work, bar, mesh)
+                    _select_again(config, prepared, trained.params, seed, end, again, bar, mesh)
                 documents.append(next(iter(load_selections(again / "select").values())))
-            trained = _train_to(config, prepared, documents, seed, settings.steps, work, bar)
+            trained = _train_to(config, prepared, documents, seed, settings.steps, work, bar, mesh)
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
             save_params(folder / f"{name}-params", trained.params)
             curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
@@ -92,7 +94,14 @@ def build_receding(
 
 
 def _train_to(
-    config: PDSConfig, prepared: Prepared, documents: list[np.ndarray], seed: int, end: int, work: Path, bar: Bar
+    config: PDSConfig,
+    prepared: Prepared,
+    documents: list[np.ndarray],
+    seed: int,
+    end: int,
+    work: Path,
+    bar: Bar,
+    mesh: Mesh | None,
 ) -> Trained:
     """Steps up to `end`, from the newest checkpoint: those of selection k on rows of `documents[k]`."""
     settings = config.pretrain
@@ -111,24 +120,25 @@ def _train_to(
         initialise(decoder, stage_key(seed, "pretrain", "init"), together.tokens[:1]),
         scheduled_batches(together, np.concatenate(schedule)),
         end,
-        evaluate=target_losses(settings, decoder, prepared),
+        evaluate=target_losses(settings, decoder, prepared, mesh),
         evaluate_every=settings.evaluate_every,
         checkpoints=work / "checkpoints",
         save_every=settings.save_every,
         save_last=True,
         steps_per_call=settings.steps_per_call,
         progress=lambda report: bar.update(report.steps, run=f"{RECEDING}-{seed}", loss=report.loss),
+        mesh=mesh,
     )
 
 
 def _select_again(
-    config: PDSConfig, prepared: Prepared, params: Any, seed: int, step: int, folder: Path, bar: Bar
+    config: PDSConfig, prepared: Prepared, params: Any, seed: int, step: int, folder: Path, bar: Bar, mesh: Mesh | None
 ) -> None:
     """solve, fit, score and select around `params`, each where it is not there yet; `select` comes last."""
     quiet, drawn, model = _Within(bar), stage_seed(seed, "receding", str(step)), config.model
 
     def fit(at: Path) -> None:
-        build_fit(config.fit, model, prepared, folder / "solve" / "scores.parquet", params, drawn, at, quiet)
+        build_fit(config.fit, model, prepared, folder / "solve" / "scores.parquet", params, drawn, at, quiet, mesh)
 
     def score(at: Path) -> None:
         scorer = config.fit.model or model
@@ -139,7 +149,7 @@ def _select_again(
         build_select(config.select, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {
-        "solve": lambda at: build_solve(config.solve, model, prepared, params, drawn, at, quiet),
+        "solve": lambda at: build_solve(config.solve, model, prepared, params, drawn, at, quiet, mesh),
         "fit": fit,
         "score": score,
         "select": select,

@@ -42,19 +42,19 @@ def _prepare(work: Work) -> None:
 def _proxy(work: Work) -> None:
     config = work.config
     with progress("proxy", config.proxy.steps) as bar:
-        build_proxy(config.proxy, config.proxy_model, work.data, config.seed, work.folder, bar)
+        build_proxy(config.proxy, config.proxy_model, work.data, config.seed, work.folder, bar, work.mesh)
 
 
 def _solve(work: Work) -> None:
     config = work.config
     with progress("solve", config.solve.steps) as bar:
-        build_solve(config.solve, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar)
+        build_solve(config.solve, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar, work.mesh)
 
 
 def _fit(work: Work) -> None:
-    config, scores = work.config, work.folders["solve"] / "scores.parquet"
+    config, data, scores = work.config, work.data, work.folders["solve"] / "scores.parquet"
     with progress("fit") as bar:
-        build_fit(config.fit, config.proxy_model, work.data, scores, work.proxy, config.seed, work.folder, bar)
+        build_fit(config.fit, config.proxy_model, data, scores, work.proxy, config.seed, work.folder, bar, work.mesh)
 
 
 def _score(work: Work) -> None:
@@ -80,14 +80,14 @@ def _select(work: Work) -> None:
 def _pretrain(work: Work) -> None:
     config, selections = work.config, work.selections
     with progress("pretrain", len(selections) * config.pretrain.steps) as bar:
-        build_pretrain(config.pretrain, config.model, work.data, selections, work.folder, bar)
+        build_pretrain(config.pretrain, config.model, work.data, selections, work.folder, bar, work.mesh)
 
 
 def _receding(work: Work) -> None:
     config, selections = work.config, work.selections
     first = {seed: selections[METHOD, seed] for seed in config.every_seed}
     with progress("receding", config.seeds * config.pretrain.steps) as bar:
-        build_receding(config, work.data, first, work.folder, bar)
+        build_receding(config, work.data, first, work.folder, bar, work.mesh)
 
 
 def _evaluate(work: Work) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from pmpjax.data import load_prepared
 from pmpjax.pds import PDSConfig, receding, run, run_stage
+from pmpjax.pds.checks import check_scores
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.fit import FitConfig, build_fit
 from pmpjax.pds.pretrain import PretrainConfig
@@ -107,6 +108,14 @@ def test_the_page_shows_what_the_stages_found(whole):
     assert page.count("data:image/png;base64,") == 2 and "nan" not in page.split("base64,")[0]
     shares = metrics["origins"]["jsonl"]
     assert shares == {"source": 1.0, "selection": 1.0}
+
+
+def test_scores_of_texts_whose_worth_is_known(whole, tmp_path):
+    found = check_scores(whole[0], documents=60, pairs=30)
+    assert found["random_in_lowest_third"] > 0.5, "the scorer has seen two languages, and this is neither"
+    assert 0 <= found["shuffled_below"] <= 1 and found["documents"] == 60 and 0 < found["pairs"] <= 30
+    with pytest.raises(ValueError, match="has no stage score"):
+        check_scores(tmp_path)
 
 
 def test_both_arms_start_alike_and_have_equal_budgets(whole):
