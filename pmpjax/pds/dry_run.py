@@ -15,7 +15,10 @@ from pmpjax.pds.presets import Placement
 from pmpjax.pds.programs import stage_programs
 from pmpjax.train import make_mesh
 from pmpjax.train.compiled import Memory, Traffic, collectives, compiler_flops, memory
-from pmpjax.train.hardware import Hardware, hardware
+from pmpjax.train.hardware import ACCELERATORS, Accelerator, Compute, Hardware, hardware
+
+COMPARED = ("v2", "v5e", "v5p", "v6e", "a100", "h100")
+"""Kinds of device whose hours stand side by side."""
 
 CAVEATS = (
     "FLOPs are analytic (2 N D a forward pass; attention's own products and rematerialisation left out); the "
@@ -39,7 +42,7 @@ class StageCost(NamedTuple):
 
     stage: str
     parameters: int
-    compute: str
+    compute: Compute
     flops: float
     calls: float
     compiler_flops: float | None
@@ -61,7 +64,12 @@ class DryRun(NamedTuple):
     @property
     def device_hours(self) -> float:
         """Of all stages, pretraining one model among them."""
-        return sum(stage.hours for stage in self.stages) * self.hardware.devices
+        return self.device_hours_on(self.hardware.accelerator)
+
+    def device_hours_on(self, accelerator: Accelerator) -> float:
+        """The same on another kind of device, at the same utilisation, whether or not it has the memory."""
+        seconds = sum(stage.flops / accelerator.flops(stage.compute) for stage in self.stages)
+        return seconds / self.placement.utilisation / 3600
 
 
 def simulate_devices(count: int) -> None:
@@ -115,7 +123,7 @@ def dry_run(
             StageCost(
                 stage,
                 program.parameters,
-                "float32" if compute == "parameters" else compute,
+                compute,
                 flops[stage],
                 program.calls,
                 compiler_flops(compiled),
@@ -159,6 +167,8 @@ def dry_run_notes(report: DryRun) -> list[str]:
     hours = report.device_hours
     price = "" if placement.rate is None else f", {hours * placement.rate:,.2f} at {placement.rate:g} an hour"
     notes.append(f"all stages, one model pretrained: {_hours(hours)} device-hours{price}")
+    others = ", ".join(f"{name} {_hours(report.device_hours_on(ACCELERATORS[name]))}" for name in COMPARED)
+    notes.append(f"device-hours by kind of device, at the same utilisation: {others}")
     seconds = sum(stage.compile_seconds for stage in report.stages)
     return [*notes, f"compiled in {seconds:.0f} s", *CAVEATS]
 
@@ -171,7 +181,7 @@ def _row(stage: StageCost, machine: Hardware) -> tuple[str, ...]:
     return (
         stage.stage,
         f"{stage.calls:,.0f}",
-        f"{stage.parameters / 1e6:,.1f} M {stage.compute}",
+        f"{stage.parameters / 1e6:,.1f} M {'float32' if stage.compute == 'parameters' else stage.compute}",
         f"{stage.flops:.2e}",
         counted,
         *(_size(one) for one in (stage.memory.arguments, stage.memory.temporary, stage.memory.output)),

@@ -19,6 +19,7 @@ from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.score import ScoreConfig
 from pmpjax.pds.sweep import SolveConfig
 from pmpjax.train import MeshConfig
+from pmpjax.train.hardware import ACCELERATORS
 from pmpjax.train.model import ModelConfig
 
 MODEL = ModelConfig(width=16, layers=1, heads=4, key_value_heads=2, hidden=32)
@@ -53,8 +54,10 @@ def test_every_stage_is_compiled_and_counted(dry):
     assert stages["score"].calls == pytest.approx(1e6 / (16 * 33))
     peak = report.hardware.accelerator.single
     for stage in report.stages:
-        assert stage.fits and stage.flops > 0 and stage.compute == "float32" and stage.collectives == {}
+        assert stage.fits and stage.flops > 0 and stage.compute == "parameters" and stage.collectives == {}
         assert stage.hours == pytest.approx(stage.flops / (0.4 * peak) / 3600)
+    assert report.device_hours == pytest.approx(sum(stage.hours for stage in report.stages))
+    assert report.device_hours_on(ACCELERATORS["v5p"]) == pytest.approx(report.device_hours * 197 / 459)
     rows = dry_run_rows(report)
     assert [row[0] for row in rows] == list(STAGES) and {len(row) for row in rows} == {len(HEADER)}
     notes = " ".join(dry_run_notes(report))
