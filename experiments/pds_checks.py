@@ -9,6 +9,6 @@ from pathlib import Path
 from pmpjax.pds.checks import check_scores
 
 if __name__ == "__main__":
-    found = check_scores(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-run"), documents=300, pairs=256)
+    found = check_scores(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare"), documents=300, pairs=256)
     print(f"{found['random_in_lowest_third']:.1%} of {found['documents']} random documents in the lowest third")
     print(f"{found['shuffled_below']:.1%} of {found['pairs']} shuffled copies below their originals")

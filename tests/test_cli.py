@@ -231,13 +231,15 @@ def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
     assert own.fit.model == ModelConfig(width=64) and own.proxy.model is None and own.mpc == 300
     assert main(["pds", "run", "--preset", "papr-1b"]) == 2
     assert "did you mean paper-1b?" in capsys.readouterr().err
+    assert main(["pds", "run", "--preset", "paper-1b"]) == 2
+    assert "give --source and --target" in capsys.readouterr().err
     assert main(["pds", "run", "--mpc", "7"]) == 2
     assert "multiple of pretrain.evaluate_every" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_dry_run_compiles_the_stages_for_devices_that_are_not_there(tmp_path):
-    line = command("pds", "run", "--preset", "small", "--dry-run", "--hardware", "v2-8", "--rate", "2")
+    line = command("pds", "run", "--dry-run", "--hardware", "v2-8", "--rate", "2")
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "250"})
     assert done.returncode == 0, done.stderr
     for text in ("pretrain", "all-reduce", "device-hours", "every stage fits", "at 2 an hour", "8 devices"):

@@ -62,6 +62,14 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     )
     if options.dry_run:
         return _dry_run(config, options)
+    if preset.startswith("paper") and (config.source, config.target) == (
+        PRESETS[preset].source,
+        PRESETS[preset].target,
+    ):
+        raise ValueError(
+            f"preset {preset} has the paper's settings and none of its data: give --source and --target, or look at it "
+            "with --dry-run"
+        )
     announce(out)
     metrics = pipeline.run(config, out)
     rows = {"verdict": metrics["verdict"]}

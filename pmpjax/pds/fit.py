@@ -104,7 +104,7 @@ def build_fit(
         mesh=mesh,
     )
     save_params(folder / "params", trained.params)
-    predicted = predict(decoder_config, trained.params, tokens, lengths)
+    predicted = predict(decoder_config, trained.params, tokens, lengths, mesh=mesh)
     spearman = {
         name: rank_correlation(predicted[part], score[part])
         for name, part in (("held_out", kept_out), ("train", ~kept_out))

@@ -9,15 +9,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, parameter_count
-from pmpjax.models.layers import apply
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.fit import squared_errors
 from pmpjax.pds.overhead import corpus_tokens
 from pmpjax.pds.presets import Placement
+from pmpjax.pds.score import score_function
 from pmpjax.pds.sweep import Step, sweep_function
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.loop import step_function
-from pmpjax.train.mesh import BATCH_AXES, check_mesh, laid_out, shardings
+from pmpjax.train.mesh import BATCH_AXES, check_mesh, shardings
 
 
 class Program(NamedTuple):
@@ -90,10 +90,6 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
     )
     weights = jax.ShapeDtypeStruct((instances,), np.float32, sharding=whole)
 
-    def predictions(params: Any, batch: Rows) -> Any:
-        with laid_out(mesh):
-            return apply(head, params, batch.tokens, batch.lengths)
-
     return {
         "proxy": trained(proxy, config.proxy.optimizer, config.proxy.steps, config.proxy.batch),
         "solve": Program(
@@ -115,7 +111,7 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
             scorer,
             parameter_count(head_params),
             corpus_tokens(config, placement) / (config.score.batch * length),
-            lambda: jax.jit(predictions).lower(head_params, rows(config.score.batch)),
+            lambda: score_function(scorer, mesh).lower(head_params, *rows(config.score.batch)[:2]),
         ),
         "pretrain": trained(model, config.pretrain.optimizer, config.pretrain.steps, config.pretrain.batch),
     }

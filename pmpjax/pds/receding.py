@@ -142,7 +142,7 @@ def _select_again(
 
     def score(at: Path) -> None:
         scorer = config.fit.model or model
-        build_score(config.score, scorer, prepared, load_params(folder / "fit" / "params"), at, quiet)
+        build_score(config.score, scorer, prepared, load_params(folder / "fit" / "params"), at, quiet, mesh)
 
     def select(at: Path) -> None:
         methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}

@@ -12,13 +12,16 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from pmpjax.data import Prepared
 from pmpjax.models import DecoderConfig, ScorerModel
+from pmpjax.models.layers import apply
 from pmpjax.pds.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
 from pmpjax.runs import RunError, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.train.mesh import check_mesh, laid_out, place, place_batch
 from pmpjax.train.model import ModelConfig, forward_flops
 
 AHEAD = 4
@@ -87,9 +90,13 @@ def predict(
     tokens: np.ndarray,
     lengths: np.ndarray,
     config: ScoreConfig = ScoreConfig(),
+    mesh: Mesh | None = None,
 ) -> Float[np.ndarray, " rows"]:
-    """m(row) of each of [R, L] rows with [R] real tokens, in batches by length (`length_batches`): float32."""
-    return next(_predictions(decoder, params, [(tokens, lengths)], config))
+    """m(row) of each of [R, L] rows with [R] real tokens, in batches by length (`length_batches`): float32.
+
+    With a mesh each batch is cut along its data and fsdp axes; ValueError where they do not divide `config.batch`.
+    """
+    return next(_predictions(decoder, params, [(tokens, lengths)], config, mesh=mesh))
 
 
 def _predictions(
@@ -98,9 +105,12 @@ def _predictions(
     sets: Iterable[tuple[np.ndarray, np.ndarray]],
     config: ScoreConfig,
     scored: Callable[[int], None] = lambda rows: None,
+    mesh: Mesh | None = None,
 ) -> Iterator[np.ndarray]:
     """m of each set's rows, one set after the other; the device has the next batches while a set is taken care of."""
-    apply, params = _apply(decoder), jax.device_put(params)
+    if mesh is not None:
+        check_mesh(mesh, decoder, config.batch)
+    score, params = score_function(decoder, mesh), place(params, mesh)
 
     def given() -> Iterator[tuple[np.ndarray, np.ndarray, Array, bool]]:
         for tokens, lengths in sets:
@@ -109,7 +119,7 @@ def _predictions(
             for number, (rows, length) in enumerate(batches, 1):
                 missing = config.batch - len(rows)
                 part = np.pad(tokens[rows, :length], ((0, missing), (0, 0)))
-                scores = apply(params, part, np.pad(lengths[rows], (0, missing)))
+                scores = score(params, *place_batch((part, np.pad(lengths[rows], (0, missing))), mesh))
                 yield found, rows, scores, number == len(batches)
 
     for found, rows, scores, last in _ahead(given(), AHEAD):
@@ -130,9 +140,15 @@ def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 @functools.lru_cache(maxsize=4)
-def _apply(decoder: DecoderConfig) -> Callable[..., Any]:
+def score_function(decoder: DecoderConfig, mesh: Mesh | None = None) -> Callable[..., Any]:
+    """The jitted scorer, the same one for the same arguments: (params, tokens [N, L], lengths [N]) -> scores [N]."""
     scorer = ScorerModel(decoder)
-    return jax.jit(lambda params, tokens, lengths: scorer.apply({"params": params}, tokens, lengths))
+
+    def predictions(params: Any, tokens: Array, lengths: Array) -> Array:
+        with laid_out(mesh):
+            return apply(scorer, params, tokens, lengths)
+
+    return jax.jit(predictions)
 
 
 def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
@@ -149,7 +165,13 @@ def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
 
 
 def build_score(
-    config: ScoreConfig, model: ModelConfig, prepared: Prepared, params: Any, folder: Path, bar: Bar
+    config: ScoreConfig,
+    model: ModelConfig,
+    prepared: Prepared,
+    params: Any,
+    folder: Path,
+    bar: Bar,
+    mesh: Mesh | None = None,
 ) -> None:
     """Scores every document of the source, shard by shard, and goes on after a kill with the shards that are not whole.
 
@@ -166,7 +188,7 @@ def build_score(
         recomputed = [shard.name for shard in missing if (kept / shard.name).exists()]
         bar.update(len(prepared.source_rows) - sum(len(shard.lengths) for shard in missing))
         sets = ((shard.tokens, shard.lengths) for shard in missing)
-        for shard, scores in zip(missing, _predictions(decoder, params, sets, config, bar.update), strict=True):
+        for shard, scores in zip(missing, _predictions(decoder, params, sets, config, bar.update, mesh), strict=True):
             write_shard(kept, shard, document_table(shard, scores))
         write_scores(folder / "scores.parquet", (_stored(kept, shard) for shard in shards))
         computed = sum(computed_tokens(shard.lengths, shard.tokens.shape[1], config) for shard in shards)

@@ -60,7 +60,7 @@ def _fit(work: Work) -> None:
 def _score(work: Work) -> None:
     config, params = work.config, load_params(work.folders["fit"] / "params")
     with progress("score", len(work.data.source_rows)) as bar:
-        build_score(config.score, config.scorer_model, work.data, params, work.folder, bar)
+        build_score(config.score, config.scorer_model, work.data, params, work.folder, bar, work.mesh)
 
 
 def _rivals(work: Work) -> None:

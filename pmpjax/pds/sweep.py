@@ -260,8 +260,9 @@ def agreement(
 
     Returns:
         met: instances compared. spearman: rank correlation, None where undefined. slope: of the least squares line of
-        the batch estimates on the scores; 1 when they estimate the same, None where undefined. residual: standard
-        deviation around that line relative to the line's own: noise by signal.
+        the batch estimates on the scores; 1 when they estimate the same, less where few steps are evaluated (step
+        0, where the costate is largest, is always among them), None where undefined. residual: standard deviation
+        around that line relative to the line's own: noise by signal.
     """
     times = np.bincount(index.ravel(), minlength=len(scores))
     met = times > 0

@@ -20,7 +20,7 @@ from tests.pds.test_pipeline import config
 jax.config.update("jax_default_matmul_precision", "highest")
 mesh = MeshConfig(*map(int, sys.argv[3].split(",")))
 wanted = dataclasses.replace(config(Path(sys.argv[1])), mesh=mesh)
-for stage in ("prepare", "proxy", "solve", "fit"):
+for stage in ("prepare", "proxy", "solve", "fit", "score"):
     run_stage(wanted, Path(sys.argv[2]), stage)
 """
 
@@ -37,7 +37,12 @@ def test_a_mesh_changes_nothing_but_rounding(tmp_path):
         done = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         worth = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
-        found[axes] = worth, *(dict(np.load(out / name / "params.npz"))["trunk/embedding"] for name in ("proxy", "fit"))
+        scores = np.asarray(pq.read_table(out / "score" / "scores.parquet")["score"])
+        found[axes] = (
+            worth,
+            scores,
+            *(dict(np.load(out / name / "params.npz"))["trunk/embedding"] for name in ("proxy", "fit")),
+        )
     for one, other in zip(found["1,1,1"], found["2,2,1"], strict=True):
         assert not np.array_equal(one, other), "several devices round otherwise: is there a mesh at all?"
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())

@@ -140,6 +140,7 @@ run(config(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_training_goes_on_to_the_same_results(corpus, whole, tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(corpus), str(out)], stderr=subprocess.PIPE)
