@@ -28,6 +28,12 @@ pre { font: 12px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow-wr
 """
 
 
+_LINE = "One seed: no interval. <code>--seeds 5</code> gives one."
+_LINES = (
+    "Lines are means over the seeds, bands reach from the lowest to the highest seed; 95% intervals stand in the text."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """What the page shows.
@@ -70,6 +76,7 @@ def build_report(
         f"<style>{_STYLE}</style><h1>Data selection by PDS</h1>",
         f"<p class='verdict'>{html.escape(metrics['verdict'])}</p>",
         _image(curves, "test loss against step"),
+        f"<p>{_LINES if len(metrics['seeds']) > 1 else _LINE}</p>",
         _table(
             ("final test loss", *(f"seed {seed}" for seed in metrics["seeds"])),
             [(title(name), *(f"{value:.4f}" for value in values)) for name, values in final.items()],
