@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pmpjax.pds.select import build_select, load_selections
 from pmpjax.pds.solve import build_solve
 from pmpjax.runs import read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import Trained, adamw, load_params, save_params, train
+from pmpjax.train import Report, Trained, adamw, load_params, save_params, train
 
 _STAGES = ("solve", "fit", "score")
 
@@ -65,14 +65,14 @@ def build_receding(
         if (folder / f"{name}.npz").exists():
             bar.update(settings.steps)
         else:
-            documents = [first[seed]]
+            documents, report = [first[seed]], _new_steps(bar, name)
             for end in ends:
                 again = work / f"step-{end:08d}"
                 if not (again / "select").exists():
-                    trained = _train_to(config, prepared, documents, seed, end, work, bar, mesh)
+                    trained = _train_to(config, prepared, documents, seed, end, work, report, mesh)
                     _select_again(config, prepared, trained.params, seed, end, again, bar, mesh)
                 documents.append(next(iter(load_selections(again / "select").values())))
-            trained = _train_to(config, prepared, documents, seed, settings.steps, work, bar, mesh)
+            trained = _train_to(config, prepared, documents, seed, settings.steps, work, report, mesh)
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
             save_params(folder / f"{name}-params", trained.params)
             curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
@@ -93,6 +93,18 @@ def build_receding(
     )
 
 
+def _new_steps(bar: Bar, name: str) -> Callable[[Report], None]:
+    """Moves the bar on by the steps that it was not told of: each call of `train` first reports those it resumes."""
+    reached = 0
+
+    def report(now: Report) -> None:
+        nonlocal reached
+        bar.update(max(0, now.step - reached), run=name, loss=now.loss)
+        reached = max(reached, now.step)
+
+    return report
+
+
 def _train_to(
     config: PDSConfig,
     prepared: Prepared,
@@ -100,7 +112,7 @@ def _train_to(
     seed: int,
     end: int,
     work: Path,
-    bar: Bar,
+    report: Callable[[Report], None],
     mesh: Mesh | None,
 ) -> Trained:
     """Steps up to `end`, from the newest checkpoint: those of selection k on rows of `documents[k]`."""
@@ -126,7 +138,7 @@ def _train_to(
         save_every=settings.save_every,
         save_last=True,
         steps_per_call=settings.steps_per_call,
-        progress=lambda report: bar.update(report.steps, run=f"{RECEDING}-{seed}", loss=report.loss),
+        progress=report,
         mesh=mesh,
     )
 

@@ -261,7 +261,9 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     kept = (again / "solve" / "scores.parquet").read_bytes()
     assert sorted(path.name for path in again.iterdir()) == ["fit.partial", "solve"]
     monkeypatch.setattr(receding.shutil, "rmtree", lambda *_, **__: None)
-    receding.build_receding(wanted, data, first, tmp_path, Recorder())
+    bar = Recorder()
+    receding.build_receding(wanted, data, first, tmp_path, bar)
+    assert bar.done == 16
     assert (again / "solve" / "scores.parquet").read_bytes() == kept
     curves = receding.load_receding(tmp_path, [0])
     found = curves["pds-receding", 0]
