@@ -7,6 +7,8 @@ from pmpjax.evaluation import estimate
 from pmpjax.pds.evaluate import BASELINE, RECEDING, title
 
 PDS_STAGES = ("proxy", "solve", "fit", "score")
+"""The stages that are there only to choose the data."""
+
 HEADER = ("method", "final test loss", "steps to random's end", "PDS minus it", "seconds", "FLOPs")
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from pmpjax.pds.compare import PDS_STAGES
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.fit import fit_flops
 from pmpjax.pds.presets import Placement
@@ -9,9 +10,6 @@ from pmpjax.pds.pretrain import pretrain_flops
 from pmpjax.pds.proxy import proxy_flops
 from pmpjax.pds.solve import solve_flops
 from pmpjax.train.model import forward_flops
-
-SELECTION = ("proxy", "solve", "fit", "score")
-"""The stages that are there only to choose the data."""
 
 
 class Share(NamedTuple):
@@ -61,11 +59,11 @@ def overhead(config: PDSConfig, placement: Placement = Placement()) -> dict[str,
     True
     """
     flops = stage_flops(config, placement)
-    flops["selection"] = sum(flops[name] for name in SELECTION)
+    flops["selection"] = sum(flops[name] for name in PDS_STAGES)
     return {name: Share(count, count / flops["pretrain"]) for name, count in flops.items()}
 
 
-OVERHEAD_HEADER = ("preset", "corpus", "seen", "pretrain FLOPs", *SELECTION, "selection")
+OVERHEAD_HEADER = ("preset", "corpus", "seen", "pretrain FLOPs", *PDS_STAGES, "selection")
 
 
 def overhead_row(name: str, config: PDSConfig, placement: Placement = Placement()) -> tuple[str, ...]:
@@ -73,5 +71,5 @@ def overhead_row(name: str, config: PDSConfig, placement: Placement = Placement(
     shares = overhead(config, placement)
     seen = config.pretrain.steps * config.pretrain.batch * config.prepare.length
     counts = (f"{count / 1e9:,.3g} B tokens" for count in (corpus_tokens(config, placement), seen))
-    columns = (f"{shares[stage].share:.1%}" for stage in (*SELECTION, "selection"))
+    columns = (f"{shares[stage].share:.1%}" for stage in (*PDS_STAGES, "selection"))
     return (name, *counts, f"{shares['pretrain'].flops:.2e}", *columns)

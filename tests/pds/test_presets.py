@@ -7,8 +7,9 @@ import pytest
 import tyro
 
 from pmpjax.models import DecoderConfig
+from pmpjax.pds.compare import PDS_STAGES
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.overhead import OVERHEAD_HEADER, SELECTION, corpus_tokens, overhead, overhead_row, stage_flops
+from pmpjax.pds.overhead import OVERHEAD_HEADER, corpus_tokens, overhead, overhead_row, stage_flops
 from pmpjax.pds.presets import PLACEMENTS, PRESETS, Placement
 from pmpjax.train import rate_schedule
 
@@ -71,7 +72,7 @@ def test_choosing_the_data_costs_what_the_paper_says_it_does():
     shares = [share[name]["selection"].share for name in PAPER]
     assert shares == sorted(shares, reverse=True)
     one = share["paper-1b"]
-    assert one["selection"].flops == pytest.approx(sum(one[stage].flops for stage in SELECTION))
+    assert one["selection"].flops == pytest.approx(sum(one[stage].flops for stage in PDS_STAGES))
     assert one["pretrain"].share == 1
     row = dict(zip(OVERHEAD_HEADER, overhead_row("paper-1b", PRESETS["paper-1b"]), strict=True))
     assert (row["preset"], row["seen"], row["score"]) == ("paper-1b", "52.4 B tokens", f"{one['score'].share:.1%}")

@@ -166,7 +166,7 @@ from pmpjax.pds.score import build_score
 
 class Slow(Recorder):
     def update(self, advance=1, **fields):
-        time.sleep(0.05)
+        time.sleep(0.05)  # work that can be killed between two shards
 
 folder = Path(sys.argv[1])
 prepared = prepared_corpus(folder)

@@ -94,6 +94,7 @@ def test_a_complete_stage_is_skipped_and_its_seconds_read_back(tmp_path):
     calls = []
     for _ in range(2):
         with open_run(tmp_path / "run", "test", Config()) as run:
+            # The sleep is work whose seconds are known from below.
             run.stage("one", lambda folder: (calls.append(1), time.sleep(0.05), write_json(folder / "x.json", 1)))
             assert run.seconds["one"] >= 0.05
     assert calls == [1]

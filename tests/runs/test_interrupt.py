@@ -35,6 +35,7 @@ def test_bars_and_stages_check(tmp_path):
 
 
 def test_a_second_signal_ends_the_process_at_once():
+    # The sleep is never slept out: the second signal must end it, well before the timeout.
     code = (
         "import os, signal, time; from pmpjax.runs.interrupt import deferred\n"
         "with deferred(lambda: print('noted', flush=True)):\n"
