@@ -11,6 +11,7 @@ from pmpjax.data import Prepared, document_rows
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.plant import Warm
 from pmpjax.pds.proxy import load_proxy
 from pmpjax.pds.score import score_shard
 from pmpjax.pds.shards import Shard
@@ -35,7 +36,7 @@ def check_scores(out: Path, *, documents: int = 300, pairs: int = 256) -> dict[s
     data = load_data(out / "prepare")
     corpus = np.asarray(pq.read_table(out / "score" / "scores.parquet", columns=["score"])["score"])
     random = random_scores(config, data, load_params(out / "fit" / "params"), documents)
-    original, shuffled = shuffled_scores(config, data, load_proxy(out / "proxy"), pairs)
+    original, shuffled = shuffled_scores(config, data, load_proxy(config.proxy, out / "proxy"), pairs)
     return {
         "random_in_lowest_third": float(np.mean(random < np.quantile(corpus, 1 / 3))),
         "documents": documents,
@@ -57,7 +58,7 @@ def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) ->
     return np.asarray(table["score"])
 
 
-def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Warm, count: int) -> tuple[np.ndarray, np.ndarray]:
     """PDS scores of rows of the target's test split, and of the same rows with their tokens in random order: [P], [P].
 
     The sweep is the stage solve's own: same instances, batches and dev rows.

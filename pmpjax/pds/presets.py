@@ -65,7 +65,14 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             save_every=1000,
         ),
         solve=SolveConfig(
-            instances=163_840, steps=100, batch=256, learning_rate=0.008, dev_batch=None, every=10, chunk=512
+            instances=163_840,
+            steps=100,
+            batch=256,
+            rule="sgd",
+            learning_rate=0.008,
+            dev_batch=None,
+            every=10,
+            chunk=512,
         ),
         fit=FitConfig(
             model=ModelConfig("scorer-125m", compute="bfloat16"),

@@ -12,12 +12,14 @@ from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_los
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.fit import squared_errors
 from pmpjax.pds.overhead import corpus_tokens
+from pmpjax.pds.plant import plant
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.score import score_function
 from pmpjax.pds.sweep import Step, sweep_function
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.loop import step_function
 from pmpjax.train.mesh import BATCH_AXES, check_mesh, shardings
+from pmpjax.training import TrainState
 
 
 class Program(NamedTuple):
@@ -89,6 +91,8 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
         rows(solve.steps, solve.dev_batch, sharding=whole) if solve.dev_batch else None,
     )
     weights = jax.ShapeDtypeStruct((instances,), np.float32, sharding=whole)
+    rule = plant(solve.rule, solve.learning_rate, config.proxy.optimizer)
+    start = TrainState(theta, _lying(jax.eval_shape(rule.init, theta), mesh))
 
     return {
         "proxy": trained(proxy, config.proxy.optimizer, config.proxy.steps, config.proxy.batch),
@@ -96,8 +100,8 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
             proxy,
             parameter_count(theta),
             solve.outer_steps,
-            lambda: sweep_function(solve, proxy, mesh).lower(
-                theta, weights, step, rows(instances, sharding=whole), dev
+            lambda: sweep_function(solve, proxy, config.proxy.optimizer, mesh).lower(
+                start, weights, step, rows(instances, sharding=whole), dev
             ),
             branch=-(-solve.steps // solve.every) / solve.steps,
         ),

@@ -5,14 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
+from pmpjax.pds.plant import Warm, warm
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import OptimizerConfig, adamw, load_params, save_params, train
+from pmpjax.train import OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
 from pmpjax.train.model import ModelConfig, forward_flops
 
 
@@ -44,7 +46,8 @@ def build_proxy(
     bar: Bar,
     mesh: Mesh | None = None,
 ) -> None:
-    """Fills `folder` with params.npz (theta_0) and proxy.json; goes on from the checkpoints that it finds there."""
+    """Fills `folder` with params.npz (theta_0), moments.npz (the optimizer's state there) and proxy.json; goes on from
+    the checkpoints that it finds there."""
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
     documents = stage_generator(seed, "proxy", "documents").permutation(len(prepared.documents.ids))
@@ -66,6 +69,7 @@ def build_proxy(
         mesh=mesh,
     )
     save_params(folder / "params", trained.params)
+    save_state(folder / "moments", trained.opt_state)
     facts: dict[str, Any] = {
         "documents": taken,
         "rows": len(tokens),
@@ -82,6 +86,8 @@ def proxy_flops(config: ProxyConfig, decoder: DecoderConfig, length: int) -> flo
     return 3 * forward_flops(decoder, config.steps * config.batch * (length - 1))
 
 
-def load_proxy(folder: Path) -> Any:
-    """theta_0, as `Decoder` takes it."""
-    return load_params(folder / "params")
+def load_proxy(config: ProxyConfig, folder: Path) -> Warm:
+    """theta_0 as `Decoder` takes it, the optimizer's state there, and the rule with the rate of the last step."""
+    params = load_params(folder / "params")
+    like = jax.eval_shape(adamw(config.optimizer, config.steps).init, params)
+    return warm(params, load_state(folder / "moments", like), config.optimizer, config.steps)

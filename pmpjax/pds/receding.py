@@ -17,6 +17,7 @@ from pmpjax.pds.common import stage_key, stage_seed
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import RECEDING, paired_difference
 from pmpjax.pds.fit import build_fit
+from pmpjax.pds.plant import warm
 from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
 from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select, load_selections
@@ -70,7 +71,7 @@ def build_receding(
                 again = work / f"step-{end:08d}"
                 if not (again / "select").exists():
                     trained = _train_to(config, prepared, documents, seed, end, work, report, mesh)
-                    _select_again(config, prepared, trained.params, seed, end, again, bar, mesh)
+                    _select_again(config, prepared, trained, seed, end, again, bar, mesh)
                 documents.append(next(iter(load_selections(again / "select").values())))
             trained = _train_to(config, prepared, documents, seed, settings.steps, work, report, mesh)
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
@@ -144,9 +145,18 @@ def _train_to(
 
 
 def _select_again(
-    config: PDSConfig, prepared: Prepared, params: Any, seed: int, step: int, folder: Path, bar: Bar, mesh: Mesh | None
+    config: PDSConfig,
+    prepared: Prepared,
+    trained: Trained,
+    seed: int,
+    step: int,
+    folder: Path,
+    bar: Bar,
+    mesh: Mesh | None,
 ) -> None:
-    """solve, fit, score and select around `params`, each where it is not there yet; `select` comes last."""
+    """solve, fit, score and select around the model, each where it is not there yet; `select` comes last."""
+    settings, params = config.pretrain, trained.params
+    model_now = warm(params, trained.opt_state, settings.optimizer, step, settings.steps)
     quiet, drawn, model = _Within(bar), stage_seed(seed, "receding", str(step)), config.model
 
     def fit(at: Path) -> None:
@@ -161,7 +171,7 @@ def _select_again(
         build_select(config.select, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {
-        "solve": lambda at: build_solve(config.solve, model, prepared, params, drawn, at, quiet, mesh),
+        "solve": lambda at: build_solve(config.solve, model, prepared, model_now, drawn, at, quiet, mesh),
         "fit": fit,
         "score": score,
         "select": select,

@@ -25,6 +25,7 @@ from pmpjax.baselines import (
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
 from pmpjax.pds.common import stage_key
+from pmpjax.pds.plant import Warm
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train.model import ModelConfig, forward_flops
@@ -59,12 +60,12 @@ def check_rivals(names: Sequence[str]) -> None:
         raise ValueError(f"rivals names one twice: {', '.join(names)}; name each once")
 
 
-def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy_params: Any) -> Method:
+def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy: Warm) -> Method:
     """A method by its name, with the settings of its own function in `pmpjax.baselines`.
 
     DSIR adds the log weights of all n-grams, as its paper does, and multiplies no matrices: its FLOPs are 0. Gradient
-    similarity takes plain gradients, for the stage `proxy` keeps no moments of Adam. Influence is counted with all its
-    iterations, of which it may need fewer.
+    similarity has the moments that the proxy's training ended with. Influence is counted with all its iterations, of
+    which it may need fewer.
     """
     if name == "dsir":
         return Method(dsir(), 0.0)
@@ -76,14 +77,20 @@ def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy_para
         return forward_flops(config, count * length)
 
     if name == "rho-loss":
-        scorer = rho_loss(decoder, proxy_params, steps=TUNING_STEPS, batch=TUNING_BATCH)
+        scorer = rho_loss(decoder, proxy.params, steps=TUNING_STEPS, batch=TUNING_BATCH)
         return Method(scorer, float(rho_flops(forward, rows=rows, steps=TUNING_STEPS, batch=TUNING_BATCH)))
     if name == "influence":
-        scorer = influence(decoder, proxy_params, iterations=ITERATIONS, hessian_rows=HESSIAN_ROWS)
+        scorer = influence(decoder, proxy.params, iterations=ITERATIONS, hessian_rows=HESSIAN_ROWS)
         drawn = min(HESSIAN_ROWS, rows)
         flops = influence_flops(forward, rows=rows, dev_rows=dev_rows, hessian_rows=drawn, iterations=ITERATIONS)
         return Method(scorer, float(flops))
-    scorer = gradient_similarity(decoder, proxy_params)
+    scorer = gradient_similarity(
+        decoder,
+        proxy.params,
+        opt_state=proxy.opt_state,
+        first_moment=proxy.optimizer.first_moment,
+        second_moment=proxy.optimizer.second_moment,
+    )
     return Method(scorer, float(gradient_flops(forward, rows=rows, dev_rows=dev_rows)))
 
 
@@ -91,7 +98,7 @@ def build_rivals(
     rivals: Sequence[Rival],
     model: ModelConfig,
     prepared: Prepared,
-    proxy_params: Any,
+    proxy: Warm,
     seed: int,
     folder: Path,
     bar: Bar,
@@ -108,7 +115,7 @@ def build_rivals(
     for name in rivals:
         scores_path = folder / f"{name}.parquet"
         if not scores_path.exists():
-            scorer, flops = rival_method(name, model, prepared, proxy_params)
+            scorer, flops = rival_method(name, model, prepared, proxy)
             begin = time.perf_counter()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)

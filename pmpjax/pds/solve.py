@@ -16,6 +16,7 @@ from pmpjax.control.conditions import conditions_at, consistency_check
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
+from pmpjax.pds.plant import Warm, initial_state, learning_rate
 from pmpjax.pds.sweep import (
     SolveConfig,
     Solved,
@@ -37,7 +38,7 @@ def build_solve(
     config: SolveConfig,
     model: ModelConfig,
     prepared: Prepared,
-    params: Any,
+    proxy: Warm,
     seed: int,
     folder: Path,
     bar: Bar,
@@ -63,17 +64,18 @@ def build_solve(
     steps, dev = draw_steps(config, prepared, instances, seed)
 
     def solve_at(weights: jax.Array | None) -> Solved:
-        return score_instances(config, decoder, params, steps, instances, weights=weights, dev=dev, mesh=mesh)
+        return score_instances(config, decoder, proxy, steps, instances, weights=weights, dev=dev, mesh=mesh)
 
     def report(solved: Solved) -> None:
         check_health(config, solved.sweep)
         bar.update(config.steps, J=float(solved.sweep.value), growth=solved.sweep.health.growth)
 
     (first, last), values = improve(config, solve_at, report)
-    problem = proxy_problem(config, decoder, None if dev is None else jax.tree.map(jnp.asarray, dev), mesh)
+    everything = None if dev is None else jax.tree.map(jnp.asarray, dev)
+    problem = proxy_problem(config, decoder, proxy.optimizer, everything, mesh)
     consistency = consistency_check(
         problem,
-        problem.dynamics.init(params),
+        initial_state(config.rule, proxy),
         last.weights,
         jax.tree.map(jnp.asarray, steps),
         -last.batch_scores,
@@ -111,7 +113,8 @@ def build_solve(
             "growth": health.growth,
             "costate_norms": np.asarray(health.norms),
             "effective_instances": float(1 / jnp.sum(jnp.square(last.weights))),
-            "learning_rate": config.learning_rate,
+            "rule": config.rule,
+            "learning_rate": learning_rate(config.rule, config.learning_rate, proxy.optimizer),
             "steps": config.steps,
             "instances": len(rows),
             "short_rows_left_out": int((prepared.source_lengths < config.minimum_tokens).sum()),

@@ -53,8 +53,9 @@ def _solve(work: Work) -> None:
 
 def _fit(work: Work) -> None:
     config, data, scores = work.config, work.data, work.folders["solve"] / "scores.parquet"
+    proxy = work.proxy.params
     with progress("fit") as bar:
-        build_fit(config.fit, config.proxy_model, data, scores, work.proxy, config.seed, work.folder, bar, work.mesh)
+        build_fit(config.fit, config.proxy_model, data, scores, proxy, config.seed, work.folder, bar, work.mesh)
 
 
 def _score(work: Work) -> None:

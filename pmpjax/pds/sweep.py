@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
@@ -16,6 +15,8 @@ import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.pds.plant import Rule, Warm, initial_state, plant
+from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
 
 
@@ -32,9 +33,12 @@ class SolveConfig:
         minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
         steps: T.
         batch: rows of the proxy set in a step.
-        learning_rate: of SGD, the plant. Too large a step is unstable for the costate while the loss looks fine; too
-            small a one moves the proxy so little that only the words of a text count: at 0.02 37% of texts
-            whose tokens are shuffled are worth more than as they were, at 0.1 9% (installed-docs, preset tiny).
+        rule: the plant: "adamw", by which the proxy was trained and from the moments that it ended with, or the paper's
+            "sgd".
+        learning_rate: of that rule; None is the last of the proxy's training for AdamW, 0.1 for SGD. Too large a step
+            is unstable for the costate while the loss looks fine; too small a one moves the proxy so little that only
+            the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are worth more than as
+            they were, at 0.1 9% (installed-docs, preset tiny).
         dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
         every: the proxy set is evaluated at each step divisible by it.
         chunk: rows evaluated at once.
@@ -49,7 +53,8 @@ class SolveConfig:
     minimum_tokens: int = 32
     steps: int = 32
     batch: int = 16
-    learning_rate: float = 0.1
+    rule: Rule = "sgd"
+    learning_rate: float | None = None
     dev_batch: int | None = 16
     every: int = 16
     chunk: int = 32
@@ -63,7 +68,8 @@ class SolveConfig:
                 f"solve: instances {self.instances}, steps {self.steps}, batch {self.batch}, every {self.every}, chunk "
                 f"{self.chunk} and outer_steps {self.outer_steps} must be at least 1"
             )
-        if self.outer_rate <= 0 or self.learning_rate <= 0 or (self.dev_batch is not None and self.dev_batch < 1):
+        given = (self.outer_rate, self.learning_rate, self.dev_batch)
+        if any(value is not None and value <= 0 for value in given):
             raise ValueError(
                 f"solve: outer_rate {self.outer_rate}, learning_rate {self.learning_rate} and dev_batch "
                 f"{self.dev_batch} must be positive"
@@ -95,22 +101,28 @@ class Solved(NamedTuple):
 
 
 def proxy_problem(
-    config: SolveConfig, decoder: Decoder, dev: Rows | None = None, mesh: Mesh | None = None
+    config: SolveConfig,
+    decoder: Decoder,
+    optimizer: OptimizerConfig,
+    dev: Rows | None = None,
+    mesh: Mesh | None = None,
 ) -> pmp.Problem:
-    """min_gamma sum_{t=0..T} J(theta_t) with theta_{t+1} = theta_t - eta (N/B) sum_b gamma_{i_tb} grad l_{i_tb}.
+    """min_gamma sum_{t=0..T} J(theta_t) with x_{t+1} = f(x_t, (N/B) sum_b gamma_{i_tb} grad l_{i_tb}(theta_t)).
 
-    gamma is one weight an instance for the whole run, [N] on the simplex; i_tb is the instance at place b of batch t.
+    gamma is one weight an instance for the whole run, [N] on the simplex; i_tb is the instance at place b of batch t;
+    x_t = (theta_t, s_t) and f are those of `config.rule`: theta_t - eta g for SGD.
 
     Args:
+        optimizer: that trained the proxy; what AdamW as a plant takes its settings from.
         dev: the rows of J where the steps bring none, taken in chunks of `config.chunk`.
         mesh: rows are cut along its data and fsdp axes.
 
-    Source: PDS (arXiv 2410.07064), the problem of section 2.1 with the paper's plant, SGD.
+    Source: PDS (arXiv 2410.07064), the problem of section 2.1, whose plant is SGD.
     """
     losses = sharded_losses(decoder, mesh)
     dynamics = pmp.training_dynamics(
         lambda params, step: losses(params, step.train),
-        optax.sgd(config.learning_rate),
+        plant(config.rule, config.learning_rate, optimizer),
         index=lambda step: step.index,
         remat=decoder.config.remat != "none",
     )
@@ -150,7 +162,7 @@ def mean_loss(losses: Callable[[Any, Rows], Array], rows: Rows, chunk: int) -> C
 def score_instances(
     config: SolveConfig,
     decoder: Decoder,
-    params: Any,
+    proxy: Warm,
     steps: Step,
     instances: Rows,
     *,
@@ -158,14 +170,16 @@ def score_instances(
     dev: Rows | None = None,
     mesh: Mesh | None = None,
 ) -> Solved:
-    """s_z = k sum_{t in 0, k, 2k, ...} eta <lambda_{t+1}, grad l_z(theta_t)>, [N]: high is good.
+    """s_z = k sum_{t in 0, k, 2k, ...} <d_t, grad l_z(theta_t)>, [N]: high is good.
 
-    With k = 1 minus the derivative of the area under the desired loss in the weight of an instance z that is added to
-    every step with weight zero; a larger `every` k estimates that sum from each k-th term. Over the draw of the batches
-    its expectation is that of `batch_scores`, minus the derivative in the weights of the run's own batches, with less
-    variance. Divided by eta it is the PDS score.
+    d_t is minus the costate of x_{t+1} pulled back through the update to the gradient: eta lambda_{t+1} for SGD, whose
+    scores divided by eta are the paper's. With k = 1 they are minus the derivative of the area under the desired loss
+    in the weight of an instance z that is added to every step with weight zero; a larger `every` k estimates that sum
+    from each k-th term. Over the draw of the batches its expectation is that of `batch_scores`, minus the derivative in
+    the weights of the run's own batches, with less variance.
 
     Args:
+        proxy: theta_0, the optimizer state there and the rule.
         steps: leaves [T, ...].
         instances: the proxy set, N rows.
         weights: gamma; uniform when None.
@@ -176,26 +190,29 @@ def score_instances(
     """
     weights = pmp.uniform(len(instances.tokens)) if weights is None else weights
     arguments = jax.tree.map(jnp.asarray, (steps, instances, dev))
-    found = sweep_function(config, decoder.config, mesh)(place(params, mesh), weights, *arguments)
+    state = place(initial_state(config.rule, proxy), mesh)
+    found = sweep_function(config, decoder.config, proxy.optimizer, mesh)(state, weights, *arguments)
     terms = found.seen["worth"]
     return Solved(weights, config.every * terms.sum(axis=0), -found.seen["gradient"], terms, found)
 
 
 @functools.lru_cache(maxsize=2)
-def sweep_function(config: SolveConfig, model: DecoderConfig, mesh: Mesh | None = None) -> Callable[..., pmp.Sweep]:
+def sweep_function(
+    config: SolveConfig, model: DecoderConfig, optimizer: OptimizerConfig, mesh: Mesh | None = None
+) -> Callable[..., pmp.Sweep]:
     """The jitted sweep, the same one for the same arguments, so that it is compiled once.
 
-    (params, weights [N], steps [T, ...], instances [N, L], dev rows or None) -> `Sweep` whose `seen` has worth
+    (state x_0, weights [N], steps [T, ...], instances [N, L], dev rows or None) -> `Sweep` whose `seen` has worth
     [ceil(T / every), N] and gradient [N].
     """
     decoder = Decoder(model)
 
-    def sweep(params: Any, weights: Array, steps: Step, instances: Rows, dev: Rows | None) -> pmp.Sweep:
-        problem = proxy_problem(config, decoder, dev, mesh)
+    def sweep(state: pmp.TrainState, weights: Array, steps: Step, instances: Rows, dev: Rows | None) -> pmp.Sweep:
+        problem = proxy_problem(config, decoder, optimizer, dev, mesh)
         worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk)
         return pmp.costate(
             problem,
-            problem.dynamics.init(params),
+            state,
             weights,
             steps,
             adjoint=pmp.Checkpointed(),
@@ -242,8 +259,9 @@ def check_health(config: SolveConfig, sweep: pmp.Sweep) -> None:
     growth = health.growth
     if int(health.status) == pmp.Status.OK and growth <= config.largest_growth:
         return
+    rate = "that of the proxy" if config.learning_rate is None else f"{config.learning_rate:g}"
     raise SweepError(
-        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {config.learning_rate:g}); "
+        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {rate}); "
         f"a costate may grow {config.largest_growth:g}-fold at most"
     )
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.plant import Warm
 from pmpjax.pds.pretrain import load_curves
 from pmpjax.pds.proxy import load_proxy
 from pmpjax.pds.receding import load_receding
@@ -47,9 +48,9 @@ class Work:
         return None if jax.device_count() == 1 else make_mesh(self.config.mesh)
 
     @property
-    def proxy(self) -> Any:
-        """theta_0."""
-        return load_proxy(self.folders["proxy"])
+    def proxy(self) -> Warm:
+        """theta_0, and the rule and the state with which its training would go on."""
+        return load_proxy(self.config.proxy, self.folders["proxy"])
 
     @property
     def selections(self) -> dict[tuple[str, int], np.ndarray]:

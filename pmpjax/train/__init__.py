@@ -1,6 +1,6 @@
 """Training: the one loop, its optimizer, its checkpoints, and where its arrays lie."""
 
-from pmpjax.train.checkpoints import Checkpoints, load_params, save_params
+from pmpjax.train.checkpoints import Checkpoints, load_params, load_state, save_params, save_state
 from pmpjax.train.loop import Trained, train
 from pmpjax.train.mesh import MeshConfig, make_mesh
 from pmpjax.train.optimizers import OptimizerConfig, adamw, rate_schedule
@@ -15,8 +15,10 @@ __all__ = [
     "Trained",
     "adamw",
     "load_params",
+    "load_state",
     "make_mesh",
     "rate_schedule",
     "save_params",
+    "save_state",
     "train",
 ]

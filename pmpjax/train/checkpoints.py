@@ -238,3 +238,27 @@ def save_params(path: Path, params: Any) -> None:
 def load_params(path: Path) -> Any:
     """The nested dictionary that `save_params` wrote."""
     return traverse_util.unflatten_dict(dict(read_arrays(path)), sep="/")
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Writes any pytree of arrays, an optimizer's state say, as one .npz, whose keys are the paths of its leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    write_arrays(path, {"/".join(path_names(where)): np.asarray(leaf) for where, leaf in leaves})
+
+
+def load_state(path: Path, like: Any) -> Any:
+    """What `save_state` wrote, in the structure of `like`, arrays or their shapes; numpy arrays.
+
+    Raises:
+        RunError: leaves of other names, shapes or dtypes; names the first.
+    """
+    stored = read_arrays(path)
+    there = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in stored.items()}
+    here = _describe(like)
+    for name in sorted({**there, **here}):
+        if there.get(name) != here.get(name):
+            raise RunError(
+                f"{path.with_suffix('.npz')} is not the state of this optimizer: {name} is {there.get(name, 'absent')} "
+                f"there, {here.get(name, 'absent')} here; give the settings that it was made with"
+            )
+    return jax.tree_util.tree_map_with_path(lambda where, _: stored["/".join(path_names(where))], like)

@@ -2,11 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
+import optax
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmpjax.data import DocumentTable, Prepared, document_rows
+from pmpjax.pds.plant import Warm
+from pmpjax.train import OptimizerConfig, adamw
 
 VOCABULARY, END, LENGTH = 24, 0, 12
 
@@ -68,6 +72,28 @@ def prepared_corpus(folder, documents=60, seed=0) -> Prepared:
         end_of_document=END,
         counts={"duplicates_removed": 0, "leaks_removed": 0, "rejected_rows": 0},
     )
+
+
+def warm_start(params) -> Warm:
+    """A proxy whose Adam has moments of all coordinates, those of no training in particular."""
+    optimizer = OptimizerConfig(learning_rate=0.02, warmup_steps=0)
+
+    def moments(node):
+        if not isinstance(node, optax.ScaleByAdamState):
+            return node
+        keys = jax.tree.map(lambda leaf: jax.random.key(leaf.size), node.mu)
+        mu, nu = (
+            jax.tree.map(lambda leaf, key: draw(key, leaf.shape, leaf.dtype), node.mu, keys)
+            for draw in (
+                lambda key, shape, dtype: 0.01 * jax.random.normal(key, shape, dtype),
+                lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 1e-4, 1e-3),
+            )
+        )
+        return optax.ScaleByAdamState(node.count + 5, mu, nu)
+
+    state = adamw(optimizer).init(params)
+    state = jax.tree.map(moments, state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState))
+    return Warm(params, state, optimizer)
 
 
 WORDS = (

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import pmpjax as pmp
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
 from pmpjax.pds.sweep import SolveConfig, Solved, Step, agreement, improve, mean_loss, score_instances, spread_over_time
-from tests.pds.synthetic import LENGTH, VOCABULARY
+from pmpjax.train import adamw
+from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
 
 STEPS, BATCH, INSTANCES = 7, 3, 8
 
@@ -29,38 +31,42 @@ def random_rows(key, *shape):
     return Rows(tokens, jax.random.randint(jax.random.fold_in(key, 1), shape, 2, LENGTH + 1))
 
 
-def test_the_estimators_are_minus_the_derivatives_of_the_area_in_each_weight(float64):
-    config = SolveConfig(steps=STEPS, batch=BATCH, learning_rate=0.3, dev_batch=4, every=1, chunk=5)
+@pytest.mark.parametrize(("rule", "rate"), [("sgd", 0.3), ("adamw", None)])
+def test_the_estimators_are_minus_the_derivatives_of_the_area_in_each_weight(float64, rule, rate):
+    config = SolveConfig(steps=STEPS, batch=BATCH, rule=rule, learning_rate=rate, dev_batch=4, every=1, chunk=5)
     decoder = Decoder(DecoderConfig(VOCABULARY, 8, 1, 2, 1, 12))
     losses = example_losses(decoder)
     params = initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+    proxy = warm_start(params)
+    update = optax.sgd(rate) if rule == "sgd" else adamw(proxy.optimizer)
+    begin = params, (update.init(params) if rule == "sgd" else proxy.opt_state)
     instances, index = random_rows(jax.random.key(3), INSTANCES), index_of_batches()
     steps = Step(jax.tree.map(lambda leaf: leaf[index], instances), index, random_rows(jax.random.key(2), STEPS, 4))
     generator = np.random.default_rng(1)
     weights = jnp.asarray(generator.dirichlet(np.ones(INSTANCES)))
 
     def area(gamma, added):
-        """SGD on sum_b (N / B) gamma[index_tb] l + sum_n added[t, n] l_n, and the sum of the desired losses."""
+        """The rule on sum_b (N / B) gamma[index_tb] l + sum_n added[t, n] l_n, and the sum of the desired losses."""
 
-        def step(theta, now):
-            (train, places, dev), more = now
+        def step(state, now):
+            (theta, moments), ((train, places, dev), more) = state, now
 
             def loss(p):
                 weights = gamma[places] * (INSTANCES / BATCH)
                 return jnp.vdot(weights, losses(p, train)) + jnp.vdot(more, losses(p, instances))
 
-            following = jax.tree.map(lambda p, g: p - config.learning_rate * g, theta, jax.grad(loss)(theta))
-            return following, losses(theta, dev).mean()
+            change, moments = update.update(jax.grad(loss)(theta), moments, theta)
+            return (optax.apply_updates(theta, change), moments), losses(theta, dev).mean()
 
-        theta, desired = jax.lax.scan(step, params, (steps, added))
+        (theta, _), desired = jax.lax.scan(step, begin, (steps, added))
         return desired.sum() + losses(theta, jax.tree.map(lambda leaf: leaf[-1], steps.dev)).mean()
 
     none = jnp.zeros((STEPS, INSTANCES))
     value, (by_gamma, by_added) = jax.jit(jax.value_and_grad(area, argnums=(0, 1)))(weights, none)
     every = 2  # with every = 1 the same sum has all of its terms
     thinned = dataclasses.replace(config, every=every)
-    solved = score_instances(thinned, decoder, params, steps, instances, weights=weights)
+    solved = score_instances(thinned, decoder, proxy, steps, instances, weights=weights)
     np.testing.assert_allclose(solved.sweep.value, value, rtol=1e-12)
     expected = {"batch": by_gamma, "whole": every * by_added[::every].sum(axis=0)}
     for found, name in ((solved.batch_scores, "batch"), (solved.scores, "whole")):

@@ -15,7 +15,7 @@ from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation,
 from pmpjax.pds.pipeline import PDSConfig
 from pmpjax.pds.rivals import RIVALS, Method, build_rivals, check_rivals, rival_method
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import Recorder, prepared_corpus
+from tests.pds.synthetic import Recorder, prepared_corpus, warm_start
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 STEPS = np.arange(0, 401, 20)
@@ -66,11 +66,11 @@ def test_rivals_are_judged_beside_the_same_words_and_speed_ups(tmp_path):
 def setting(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("rivals"))
     decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    return prepared, initialise(decoder, rivals.stage_key(0, "test"), prepared.source_rows[:1])
+    return prepared, warm_start(initialise(decoder, rivals.stage_key(0, "test"), prepared.source_rows[:1]))
 
 
 def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_path, monkeypatch):
-    prepared, params = setting
+    prepared, proxy = setting
     called = []
 
     def fake(name, *_):
@@ -84,11 +84,11 @@ def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_pat
 
     monkeypatch.setattr(rivals, "rival_method", fake)
     with pytest.raises(KeyboardInterrupt):
-        build_rivals(RIVALS, TINY, prepared, params, 0, tmp_path, Recorder())
+        build_rivals(RIVALS, TINY, prepared, proxy, 0, tmp_path, Recorder())
     kept = (tmp_path / "dsir.parquet").read_bytes()
     assert not (tmp_path / "influence.parquet").exists()
     bar = Recorder()
-    build_rivals(RIVALS, TINY, prepared, params, 0, tmp_path, bar)
+    build_rivals(RIVALS, TINY, prepared, proxy, 0, tmp_path, bar)
     assert called == ["dsir", "rho-loss", "influence", "influence", "gradient-similarity"] and bar.done == 4
     assert (tmp_path / "dsir.parquet").read_bytes() == kept
     facts = json.loads((tmp_path / "rivals.json").read_text())
@@ -97,8 +97,8 @@ def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_pat
 
 
 def test_the_flops_are_those_of_a_pass_over_the_source(setting):
-    prepared, params = setting
-    flops = {name: rival_method(name, TINY, prepared, params).flops for name in RIVALS}
+    prepared, proxy = setting
+    flops = {name: rival_method(name, TINY, prepared, proxy).flops for name in RIVALS}
     assert flops["dsir"] == 0
     rows, dev = len(prepared.source_rows), len(prepared.dev_rows)
     forward = flops["gradient-similarity"] / 3 / (rows + dev)

@@ -12,7 +12,7 @@ from pmpjax.models import Decoder, initialise
 from pmpjax.pds.solve import build_solve, draw_instances
 from pmpjax.pds.sweep import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
+from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
 
 CONFIG = SolveConfig(instances=40, minimum_tokens=6, steps=6, batch=3, learning_rate=0.3, dev_batch=4, every=1, chunk=4)
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
@@ -22,7 +22,7 @@ def solve_in(folder, config):
     prepared = prepared_corpus(folder)
     decoder = Decoder(MODEL.decoder(VOCABULARY))
     params = initialise(decoder, jax.random.key(0), prepared.source_rows[:1])
-    build_solve(config, MODEL, prepared, params, 0, folder, Recorder())
+    build_solve(config, MODEL, prepared, warm_start(params), 0, folder, Recorder())
     return prepared
 
 

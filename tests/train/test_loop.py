@@ -11,7 +11,7 @@ import pytest
 
 from pmpjax.data import batch_schedule, scheduled_batches
 from pmpjax.runs import RunError
-from pmpjax.train import DivergedError, OptimizerConfig, adamw, load_params, save_params, train
+from pmpjax.train import DivergedError, OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
 
 DATA = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 2), "y": np.arange(12, dtype=np.float32)}
 OPTIMIZER = adamw(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
@@ -197,6 +197,17 @@ def test_parameters_survive_their_file(tmp_path):
     params = {"trunk": {"layers_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "bias": np.float32(2)}
     save_params(tmp_path / "params", params)
     jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / "params"), params)
+
+
+def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
+    trained = train(losses, OPTIMIZER, start(), batches(), STEPS)
+    save_state(tmp_path / "moments", trained.opt_state)
+    like = jax.eval_shape(OPTIMIZER.init, start())
+    found = load_state(tmp_path / "moments", like)
+    assert jax.tree.structure(found) == jax.tree.structure(trained.opt_state)
+    jax.tree.map(np.testing.assert_array_equal, found, trained.opt_state)
+    with pytest.raises(RunError, match=r"moments\.npz is not the state of this optimizer: .* absent here"):
+        load_state(tmp_path / "moments", jax.eval_shape(optax.sgd(0.1).init, start()))
 
 
 def test_the_rate_warms_up_then_stays_and_scales_do_not_decay():
