@@ -1,7 +1,7 @@
 """Does selecting anew every 300 of 600 steps pay? `python experiments/pds_receding.py [OUT]`.
 
-The run without arguments, three seeds, with one more model a seed whose second half is on a selection made around its
-own parameters at step 300.
+The run without arguments but with fewer instances and dev rows (the default of an earlier version), three seeds, and
+one more model a seed whose second half is on a selection made around its own parameters at step 300.
 """
 
 import sys
@@ -9,8 +9,16 @@ from pathlib import Path
 
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.report import receding_verdict
+from pmpjax.pds.sweep import SolveConfig
 
-CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=3, mpc=300)
+CONFIG = PDSConfig(
+    source=("installed-docs",),
+    target="installed-docs:scipy",
+    seed=0,
+    seeds=3,
+    mpc=300,
+    solve=SolveConfig(instances=2048, dev_batch=16),
+)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-receding"))

@@ -14,6 +14,7 @@ from pmpjax.training import TrainState
 
 Rule = Literal["adamw", "sgd"]
 SGD_RATE = 0.1
+ADAMW_SHARE = 0.25
 
 
 class Warm(NamedTuple):
@@ -41,14 +42,14 @@ def warm(params: Any, opt_state: Any, optimizer: OptimizerConfig, done: int, ste
 
 
 def learning_rate(rule: Rule, given: float | None, optimizer: OptimizerConfig) -> float:
-    """eta: the one that is given, else `optimizer`'s for AdamW and 0.1 for SGD.
+    """eta: the one that is given, else a quarter of `optimizer`'s for AdamW and 0.1 for SGD.
 
     >>> learning_rate("sgd", None, OptimizerConfig()), learning_rate("adamw", None, OptimizerConfig(learning_rate=0.5))
-    (0.1, 0.5)
+    (0.1, 0.125)
     """
     if given is not None:
         return given
-    return SGD_RATE if rule == "sgd" else optimizer.learning_rate
+    return SGD_RATE if rule == "sgd" else ADAMW_SHARE * optimizer.learning_rate
 
 
 def plant(rule: Rule, rate: float | None, optimizer: OptimizerConfig) -> optax.GradientTransformation:

@@ -25,7 +25,7 @@ _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(steps=300, optimizer=OptimizerConfig(learning_rate=1e-3)),
-    solve=SolveConfig(steps=48),
+    solve=SolveConfig(steps=48, instances=4096, dev_batch=32),  # rows twice as long as those of `tiny`
     fit=FitConfig(optimizer=OptimizerConfig(learning_rate=5e-4)),
     pretrain=PretrainConfig(steps=1000, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
@@ -34,7 +34,7 @@ _NOTEBOOK = PDSConfig(
     model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
     prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
     proxy=ProxyConfig(steps=500, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
-    solve=SolveConfig(instances=8192, steps=64, batch=64, dev_batch=64, chunk=256),
+    solve=SolveConfig(instances=8192, steps=64, batch=64, chunk=256),
     fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=3e-4)),
     score=ScoreConfig(batch=512),
     pretrain=PretrainConfig(
