@@ -67,7 +67,7 @@ def build_solve(
         return score_instances(config, decoder, proxy, steps, instances, weights=weights, dev=dev, mesh=mesh)
 
     def report(solved: Solved) -> None:
-        check_health(config, solved.sweep)
+        check_health(config, proxy.optimizer, solved.sweep)
         bar.update(config.steps, J=float(solved.sweep.value), growth=solved.sweep.health.growth)
 
     (first, last), values = improve(config, solve_at, report)

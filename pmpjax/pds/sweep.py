@@ -15,7 +15,7 @@ import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, DecoderConfig, Rows
-from pmpjax.pds.plant import Rule, Warm, initial_state, plant
+from pmpjax.pds.plant import Rule, Warm, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
 
@@ -254,15 +254,15 @@ def improve(
     return [first, best], values
 
 
-def check_health(config: SolveConfig, sweep: pmp.Sweep) -> None:
-    """Refuses a sweep whose costate is not finite or exploded."""
+def check_health(config: SolveConfig, optimizer: OptimizerConfig, sweep: pmp.Sweep) -> None:
+    """Refuses a sweep whose costate is not finite or exploded; `optimizer` trained the proxy."""
     health = sweep.health
     growth = health.growth
     if int(health.status) == pmp.Status.OK and growth <= config.largest_growth:
         return
-    rate = "the default" if config.learning_rate is None else f"{config.learning_rate:g}"
+    rate = learning_rate(config.rule, config.learning_rate, optimizer)
     raise SweepError(
-        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {rate}); "
+        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {rate:g}); "
         f"a costate may grow {config.largest_growth:g}-fold at most"
     )
 

@@ -194,15 +194,12 @@ class Checkpoints:
         ]
         if changed:
             raise RunError(f"{where} belongs to another run: {'; '.join(changed)}; give what it was made with")
-        there, here = stored["leaves"], _describe(like)
-        differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        differing = _differing(stored["leaves"], _describe(like))
         if differing:
             kind = "architecture" if any(name.startswith("params/") for name in differing) else "optimizer"
-            shown = [f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in differing]
-            more = f", and {len(shown) - 3} more leaves" if len(shown) > 3 else ""
             raise RunError(
-                f"{where} was made with another {kind}: {'; '.join(shown[:3])}{more}; give the settings it was made "
-                "with, or another folder"
+                f"{where} was made with another {kind}: {_first(differing)}; give the settings it was made with, or "
+                "another folder"
             )
 
 
@@ -222,6 +219,20 @@ def _describe(state: Any) -> dict[str, str]:
     """Leaf by path: dtype and shape."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"/".join(path_names(path)): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _differing(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, str]:
+    """What two descriptions say of each leaf in which they differ."""
+    return {
+        name: f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    }
+
+
+def _first(differing: Mapping[str, str]) -> str:
+    shown = list(differing.values())
+    return "; ".join(shown[:3]) + (f", and {len(shown) - 3} more leaves" if len(shown) > 3 else "")
 
 
 def _line(error: Exception) -> str:
@@ -250,15 +261,15 @@ def load_state(path: Path, like: Any) -> Any:
     """What `save_state` wrote, in the structure of `like`, arrays or their shapes; numpy arrays.
 
     Raises:
-        RunError: leaves of other names, shapes or dtypes; names the first.
+        RunError: no such file; leaves of other names, shapes or dtypes, of which it names three.
     """
-    stored = read_arrays(path)
+    file = path.with_suffix(".npz")
+    if not file.is_file():
+        raise RunError(f"{file} is missing: an older version made this run; begin a new one in another folder")
+    stored = read_arrays(file)
     there = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in stored.items()}
-    here = _describe(like)
-    for name in sorted({**there, **here}):
-        if there.get(name) != here.get(name):
-            raise RunError(
-                f"{path.with_suffix('.npz')} is not the state of this optimizer: {name} is {there.get(name, 'absent')} "
-                f"there, {here.get(name, 'absent')} here; give the settings that it was made with"
-            )
+    if differing := _differing(there, _describe(like)):
+        raise RunError(
+            f"{file} is not the state of this optimizer: {_first(differing)}; give the settings that it was made with"
+        )
     return jax.tree_util.tree_map_with_path(lambda where, _: stored["/".join(path_names(where))], like)

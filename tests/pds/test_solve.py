@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -62,7 +63,7 @@ def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_
 @pytest.mark.parametrize("rate", [1e20, 40.0])
 def test_a_plant_that_explodes_is_refused_and_the_message_says_lower_the_rate(tmp_path, rate):
     config = dataclasses.replace(CONFIG, learning_rate=rate, steps=12, largest_growth=1e3)
-    with pytest.raises(SweepError, match=r"Lower --solve.learning-rate"):
+    with pytest.raises(SweepError, match=rf"Lower --solve.learning-rate \(now {re.escape(f'{rate:g}')}\)"):
         solve_in(tmp_path, config)
     assert not (tmp_path / "scores.parquet").exists()
 

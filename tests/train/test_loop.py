@@ -208,6 +208,8 @@ def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused
     jax.tree.map(np.testing.assert_array_equal, found, trained.opt_state)
     with pytest.raises(RunError, match=r"moments\.npz is not the state of this optimizer: .* absent here"):
         load_state(tmp_path / "moments", jax.eval_shape(optax.sgd(0.1).init, start()))
+    with pytest.raises(RunError, match=r"other\.npz is missing"):
+        load_state(tmp_path / "other", like)
 
 
 def test_the_rate_warms_up_then_stays_and_scales_do_not_decay():
