@@ -21,7 +21,6 @@ from typing import Any, Literal
 import jax
 import optax
 import tyro
-from compiled import matrix_product_flops
 from jaxtyping import PyTree
 from plants import DecoderShape, decoder_losses, decoder_tokens, init_decoder
 from rich.progress import track
@@ -32,6 +31,7 @@ from pmpjax.control.binomial import schedule
 from pmpjax.law.problems import PerceptronProblem, control_problem, draw
 from pmpjax.runs.files import write_json, write_text
 from pmpjax.runs.plots import figure
+from pmpjax.train.compiled import matrix_product_flops
 
 SLOTS = 12
 ADJOINTS: dict[str, pmp.AbstractAdjoint] = {
@@ -74,7 +74,7 @@ def compile_method(name: str, function: Callable[..., Any], *arguments: Any) -> 
     compiled = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     try:
-        flops: float | None = matrix_product_flops(compiled)
+        flops: float | None = matrix_product_flops(compiled.as_text())
     except ValueError:  # loops whose length is data: the schedule of Binomial
         flops = None
     return Method(name, compiled, arguments, seconds, compiled.memory_analysis().temp_size_in_bytes, flops)

@@ -14,15 +14,15 @@ from pmpjax.pds.overhead import stage_flops
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.programs import stage_programs
 from pmpjax.train import make_mesh
-from pmpjax.train.compiled import Memory, Traffic, collectives, compiler_flops, memory
+from pmpjax.train.compiled import Memory, Traffic, collectives, matrix_product_flops, memory
 from pmpjax.train.hardware import ACCELERATORS, Accelerator, Compute, Hardware, hardware
 
 COMPARED = ("v2", "v5e", "v5p", "v6e", "a100", "h100")
 """Kinds of device whose hours stand side by side."""
 
 CAVEATS = (
-    "FLOPs are analytic (2 N D a forward pass; attention's own products and rematerialisation left out); the "
-    "compiler's count has the body of a loop once.",
+    "FLOPs are analytic (2 N D a forward pass; attention's own products and rematerialisation left out); those of the "
+    "compiled program are its matrix products, with both, loops multiplied out.",
     "Memory and collectives are those of the program that XLA made for simulated CPU devices: partitioned alike, "
     "but without an accelerator's fused kernels and layouts, and with bfloat16 products in float32.",
     "Collectives in loops are counted as often as the loops go round; bytes are those of the result on one device.",
@@ -34,10 +34,10 @@ class StageCost(NamedTuple):
 
     Fields:
         stage: its name. parameters: of its model. compute: dtype of its products.
-        flops: of the whole stage, analytic. calls: times that its program runs. compiler_flops: of one call on one
-        device, as the compiler counts. memory: on one device. collectives: of one call, on one device. fits: whether
-        one device of the hardware has that memory. hours: of the machine, at the assumed utilisation. compile_seconds:
-        here, on this machine.
+        flops: of the whole stage, analytic. calls: times that its program runs. compiled_flops: matrix products of one
+        call on one device, in the compiled program. memory: on one device. collectives: of one call, on one device.
+        fits: whether one device of the hardware has that memory. hours: of the machine, at the assumed utilisation.
+        compile_seconds: here, on this machine.
     """
 
     stage: str
@@ -45,7 +45,7 @@ class StageCost(NamedTuple):
     compute: Compute
     flops: float
     calls: float
-    compiler_flops: float | None
+    compiled_flops: float
     memory: Memory
     collectives: dict[str, Traffic]
     fits: bool
@@ -116,6 +116,7 @@ def dry_run(
         progress(stage)
         begin = time.perf_counter()
         compiled = program.lower().compile()
+        text = compiled.as_text()
         seconds = time.perf_counter() - begin
         needed, compute = memory(compiled), program.model.compute
         speed = placement.utilisation * machine.accelerator.flops(compute) * machine.devices
@@ -126,9 +127,9 @@ def dry_run(
                 compute,
                 flops[stage],
                 program.calls,
-                compiler_flops(compiled),
+                matrix_product_flops(text, program.branch),
                 needed,
-                collectives(compiled.as_text(), program.branch),
+                collectives(text, program.branch),
                 needed.total <= machine.accelerator.memory,
                 flops[stage] / speed / 3600,
                 seconds,
@@ -138,7 +139,7 @@ def dry_run(
 
 
 HEADER = (
-    "stage", "calls", "parameters", "FLOPs", "compiler's, a call and device", "arguments", "temporary", "output",
+    "stage", "calls", "parameters", "FLOPs", "compiled, a call and device", "arguments", "temporary", "output",
     "memory a device", "collectives of a call", "hours", "device-hours",
 )  # fmt: skip
 
@@ -177,13 +178,12 @@ def _row(stage: StageCost, machine: Hardware) -> tuple[str, ...]:
     spoken = ", ".join(
         f"{round(traffic.count)} {kind} {_size(traffic.bytes)}" for kind, traffic in stage.collectives.items()
     )
-    counted = "" if stage.compiler_flops is None else f"{stage.compiler_flops:.2e}"
     return (
         stage.stage,
         f"{stage.calls:,.0f}",
         f"{stage.parameters / 1e6:,.1f} M {'float32' if stage.compute == 'parameters' else stage.compute}",
         f"{stage.flops:.2e}",
-        counted,
+        f"{stage.compiled_flops:.2e}",
         *(_size(one) for one in (stage.memory.arguments, stage.memory.temporary, stage.memory.output)),
         f"{_size(stage.memory.total)}{'' if stage.fits else ' (too much)'}",
         spoken or "none",

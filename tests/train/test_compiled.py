@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from pmpjax.train.compiled import Traffic, collectives, compiler_flops, memory
+from pmpjax.train.compiled import Traffic, collectives, matrix_product_flops, memory
 
 TEXT = """HloModule jit_f
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -47,14 +48,39 @@ def test_collectives_are_counted_as_often_as_they_run():
     assert collectives("") == {}
 
 
-def test_memory_and_flops_are_those_of_the_program():
+def test_memory_is_that_of_the_program():
     matrix = jax.ShapeDtypeStruct((64, 32), np.float32)
     compiled = jax.jit(lambda a, b: jnp.sin(a @ b.T) @ a).lower(matrix, matrix).compile()
     found = memory(compiled)
     assert found.arguments == 2 * 64 * 32 * 4 and found.output == 64 * 32 * 4
     assert found.temporary >= 64 * 64 * 4 and found.total == sum(found)
-    flops = compiler_flops(compiled)
-    assert flops is not None and flops >= 2 * 2 * 64 * 64 * 32
+
+
+def test_products_are_counted_as_often_as_they_run():
+    length, width, product = 7, 32, 2 * 8 * 32 * 32
+
+    def function(matrix, rows):
+        after, _ = jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ matrix), None), rows, None, length=length)
+        return jnp.sum(jax.lax.cond(after[0, 0] > 0, lambda: after @ matrix @ matrix, lambda: after))
+
+    arguments = jnp.ones((width, width)), jnp.ones((8, width))
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    assert matrix_product_flops(text) == (length + 2) * product
+    assert matrix_product_flops(text, branch=0.25) == (length + 0.5) * product
+    assert matrix_product_flops("") == 0
+    backward = jax.jit(jax.grad(lambda matrix, rows: jnp.sum(jnp.square(rows @ matrix)))).lower(*arguments).compile()
+    assert matrix_product_flops(backward.as_text()) == 2 * product
+
+
+def test_a_loop_of_unknown_length_is_refused_where_it_has_products():
+    def function(matrix, rows, count):
+        return jax.lax.fori_loop(0, count, lambda _, carry: jnp.tanh(carry @ matrix), rows)
+
+    lowered = jax.jit(function).lower(jnp.ones((4, 4)), jnp.ones((2, 4)), 3)
+    with pytest.raises(ValueError, match="does not know how often a loop goes round"):
+        matrix_product_flops(lowered.compile().as_text())
+    idle = jax.jit(lambda count: jax.lax.fori_loop(0, count, lambda _, carry: carry + 1, 0)).lower(3)
+    assert matrix_product_flops(idle.compile().as_text()) == 0
 
 
 def test_what_an_argument_gives_its_place_to_is_no_output():
