@@ -69,7 +69,7 @@ def build_report(
     """
     worth = np.asarray(pq.read_table(scores, columns=["score"])["score"])
     stages = metrics["stages"]
-    draw_scores(worth, selected, stages["solve"]["costate_norms"], folder / "scores")
+    draw_scores(worth, selected, stages["solve"]["direction_norms"], folder / "scores")
     final = metrics["final_target_loss"]
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>PDS run</title>",
@@ -90,7 +90,7 @@ def build_report(
                 for name, share in metrics["origins"].items()
             ],
         ),
-        _image(folder / "scores.png", "histogram of scores; norm of the costate"),
+        _image(folder / "scores.png", "histogram of scores; norm of the costate's direction"),
         "<h2>Best and worst documents</h2>",
         _best_and_worst(config, documents, worth),
         *_conditions(stages["solve"]),

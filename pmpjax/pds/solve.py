@@ -49,7 +49,8 @@ def build_solve(
     scores.parquet: row, document, id, tokens, score, weight; one line an instance. solve.json: J of each sweep
     (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
     derivative of the run's own batches agrees with the scores (`batch_estimator`: `agreement`), how they change along
-    the run (`over_time`: `spread_over_time`), the costate's health, sizes, FLOPs.
+    the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`direction_norms`; d as in
+    `score_instances`), sizes, FLOPs.
 
     Raises:
         SweepError: when the costate is not finite or grew too much.
@@ -111,7 +112,7 @@ def build_solve(
             "status": pmp.Status(int(health.status)).name,
             "health": health.describe(),
             "growth": health.growth,
-            "costate_norms": np.asarray(health.norms),
+            "direction_norms": np.asarray(health.direction_norms),
             "effective_instances": float(1 / jnp.sum(jnp.square(last.weights))),
             "rule": config.rule,
             "learning_rate": learning_rate(config.rule, config.learning_rate, proxy.optimizer),
