@@ -29,7 +29,8 @@ class FitConfig:
     """How the scorer is trained.
 
     Attributes:
-        epochs: passes over the training part of the proxy set.
+        epochs: passes over the training part of the proxy set. One is best where there are instances enough: the
+            scorer cannot learn their noise by heart.
         batch: rows of a step.
         held_out: share of the proxy set's documents that the scorer is measured on and never trained on.
         model: the decoder below the head; None is the proxy's, and starts from its trained trunk. Another one starts
@@ -38,7 +39,7 @@ class FitConfig:
         save_every: steps between checkpoints.
     """
 
-    epochs: int = 3
+    epochs: int = 1
     batch: int = 16
     held_out: float = 0.15
     model: ModelConfig | None = None

@@ -24,18 +24,18 @@ def _budget(times: int) -> Budget:
 _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
-    proxy=ProxyConfig(steps=300, optimizer=OptimizerConfig(learning_rate=1e-3)),
-    solve=SolveConfig(steps=48, instances=4096, dev_batch=32),  # rows twice as long as those of `tiny`
-    fit=FitConfig(optimizer=OptimizerConfig(learning_rate=5e-4)),
-    pretrain=PretrainConfig(steps=1000, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
+    proxy=ProxyConfig(steps=200, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)),
+    solve=SolveConfig(instances=8192, dev_batch=32),  # rows twice as long as those of `tiny`
+    fit=FitConfig(optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20)),
+    pretrain=PretrainConfig(optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
 _NOTEBOOK = PDSConfig(
     model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
     prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
     proxy=ProxyConfig(steps=500, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
-    solve=SolveConfig(instances=8192, steps=64, batch=64, chunk=256),
-    fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=3e-4)),
+    solve=SolveConfig(steps=64, batch=64, chunk=256),
+    fit=FitConfig(batch=64, epochs=2, optimizer=OptimizerConfig(learning_rate=3e-4)),
     score=ScoreConfig(batch=512),
     pretrain=PretrainConfig(
         steps=2000, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=100, save_every=500

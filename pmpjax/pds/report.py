@@ -191,6 +191,9 @@ def _conditions(solve: Mapping[str, Any]) -> Iterable[str]:
 def _quality(solve: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterable[str]:
     yield "<h2>Scores and scorer</h2>"
     batch, time = solve["batch_estimator"], solve["over_time"]
+    along = f"{_show(time['spearman'])}, {_show(time['deviation'])} ({time['evaluated']} steps)"
+    if time["evaluated"] < 2:
+        along = "evaluated at the first step alone; a lower --solve.every evaluates at more"
     yield _table(
         ("what", "value"),
         [
@@ -209,7 +212,7 @@ def _quality(solve: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterable[str]:
             ),
             (
                 "score at one step of the sweep against the other steps': Spearman, deviation",
-                f"{_show(time['spearman'])}, {_show(time['deviation'])} ({time['evaluated']} steps)",
+                along,
             ),
         ],
     )

@@ -29,7 +29,8 @@ class SolveConfig:
     """The inner training run of the proxy, and what is evaluated along its costate.
 
     Attributes:
-        instances: rows of the source in the proxy set.
+        instances: rows of the source in the proxy set, or all that are long enough. An instance's worth is mostly its
+            own noise, which the scorer averages out: more of them once are better than fewer several times.
         minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
         steps: T.
         batch: rows of the proxy set in a step.
@@ -41,7 +42,7 @@ class SolveConfig:
             little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are
             worth more than as they were, at 0.1 9% (installed-docs, preset tiny).
         dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
-        every: the proxy set is evaluated at each step divisible by it.
+        every: the proxy set is evaluated at each step divisible by it; T or more is once, at the first.
         chunk: rows evaluated at once.
         outer_steps: sweeps. The first has uniform weights; each later one those after a proximal step on the worth. The
             paper stops at one.
@@ -50,14 +51,14 @@ class SolveConfig:
         largest_growth: a costate that grows more than this on its way back is refused, as one that is not finite.
     """
 
-    instances: int = 6144
+    instances: int = 24_576
     minimum_tokens: int = 32
     steps: int = 32
     batch: int = 16
     rule: Rule = "sgd"
     learning_rate: float | None = None
     dev_batch: int | None = 64
-    every: int = 16
+    every: int = 32
     chunk: int = 32
     outer_steps: int = 1
     outer_rate: float = 0.5
