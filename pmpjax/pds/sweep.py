@@ -40,7 +40,7 @@ class SolveConfig:
         learning_rate: of that rule; None is 0.1 for SGD, for AdamW a quarter of the last of the proxy's training. Too
             large a step is unstable for the costate while the loss looks fine; too small a one moves the proxy so
             little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are
-            worth more than as they were, at 0.1 9% (installed-docs, preset tiny).
+            worth more than as they were, at 0.1 8% (installed-docs, preset tiny).
         dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
         every: the proxy set is evaluated at each step divisible by it; T or more is once, at the first.
         chunk: rows evaluated at once.
