@@ -21,13 +21,11 @@ def _budget(times: int) -> Budget:
     return Budget(**{kind: times * getattr(Budget(), kind) for kind in kinds})
 
 
-_SMALL = PDSConfig(
+_SMALL = PDSConfig(  # a model five times as dear as its proxy, as a proxy should be
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
-    proxy=ProxyConfig(steps=200, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)),
-    solve=SolveConfig(instances=8192, dev_batch=32),  # rows twice as long as those of `tiny`
-    fit=FitConfig(optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20)),
-    pretrain=PretrainConfig(optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
+    proxy=ProxyConfig(model=ModelConfig("tiny")),
+    pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
 _NOTEBOOK = PDSConfig(
