@@ -101,10 +101,20 @@ class Checkpointed(AbstractAdjoint):
         if self.segment is not None and self.segment < 1:
             raise ValueError(f"Checkpointed(segment={self.segment}): expected at least 1")
 
+    def segments(self, horizon: int) -> int:
+        """Into how many a run of `horizon` steps is cut; the last one may be shorter.
+
+        >>> Checkpointed().segments(100), Checkpointed().segments(32), Checkpointed(segment=5).segments(32)
+        (10, 6, 7)
+        """
+        return -(-horizon // self._length(horizon))
+
+    def _length(self, horizon: int) -> int:
+        return min(self.segment or math.isqrt(horizon - 1) + 1, horizon)
+
     def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
         horizon = transition.horizon
-        length = min(self.segment or math.isqrt(horizon - 1) + 1, horizon)
-        segments = -(-horizon // length)
+        length, segments = self._length(horizon), self.segments(horizon)
 
         def size(index: Array) -> int | Array:
             # A loop with a bound known while tracing has a known trip count, which compilers use.

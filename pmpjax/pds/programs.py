@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pmpjax.control.adjoint import Checkpointed
 from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, parameter_count
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.fit import squared_errors
@@ -26,7 +27,8 @@ class Program(NamedTuple):
     """A device program of a stage, before it is compiled.
 
     model: its decoder. parameters: numbers trained or applied. calls: times that the stage runs it. lower: traces it.
-    branch: share of times that its conditionals take their costly branch.
+    branch: share of times that its conditionals take their costly branch. rounds: on average, of its loops whose length
+    is data.
     """
 
     model: DecoderConfig
@@ -34,6 +36,7 @@ class Program(NamedTuple):
     calls: float
     lower: Callable[[], Any]
     branch: float = 1.0
+    rounds: float | None = None
 
 
 def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[str, Program]:
@@ -104,6 +107,7 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
                 start, weights, step, rows(instances, sharding=whole), dev
             ),
             branch=-(-solve.steps // solve.every) / solve.steps,
+            rounds=solve.steps / Checkpointed().segments(solve.steps),
         ),
         "fit": Program(
             scorer,

@@ -52,7 +52,7 @@ def memory(compiled: Any) -> Memory:
     return Memory(found.argument_size_in_bytes, output, found.temp_size_in_bytes)
 
 
-def matrix_product_flops(text: str, branch: float = 1.0) -> float:
+def matrix_product_flops(text: str, branch: float = 1.0, rounds: float | None = None) -> float:
     """FLOPs of the matrix products on each device, sum of 2 (output's size) (contracted size), loops multiplied out.
 
     Elementwise work is left out: for a language model the products are all but a few per cent. The compiler's own
@@ -61,9 +61,10 @@ def matrix_product_flops(text: str, branch: float = 1.0) -> float:
     Args:
         text: `jax.stages.Compiled.as_text()`.
         branch: the share of times that a conditional takes its costliest branch; the others are left out.
+        rounds: on average, of a loop whose length is data, so that the compiler does not know it.
 
     Raises:
-        ValueError: the compiler does not know how often a loop with products goes round.
+        ValueError: there is such a loop, it has products, and `rounds` is None.
 
     >>> text = '''%body (p: (s32[], f32[8,2])) -> (s32[], f32[8,2]) {
     ...   %a = f32[8,2]{1,0} get-tuple-element(%p), index=1
@@ -84,16 +85,19 @@ def matrix_product_flops(text: str, branch: float = 1.0) -> float:
         contracted = math.prod(left[int(axis)] for axis in found[3].split(",") if axis)
         return {"flops": 2.0 * math.prod(_sizes(found[1])) * contracted}
 
-    return _total(text, products, branch, endless=False).get("flops", 0.0)
+    return _total(text, products, branch, rounds).get("flops", 0.0)
 
 
-def collectives(text: str, branch: float = 1.0) -> dict[str, Traffic]:
+def collectives(text: str, branch: float = 1.0, rounds: float | None = None) -> dict[str, Traffic]:
     """Collectives by kind in a compiled program's HLO, those in loops as often as the loops go round.
 
     Args:
         text: `jax.stages.Compiled.as_text()`.
-        branch: the share of times that a conditional takes its costliest branch; the others are left out. A loop whose
-            length the compiler does not know counts once.
+        branch: the share of times that a conditional takes its costliest branch; the others are left out.
+        rounds: on average, of a loop whose length is data, so that the compiler does not know it.
+
+    Raises:
+        ValueError: there is such a loop, it has collectives, and `rounds` is None.
 
     >>> text = '''%sum (a: f32[]) -> f32[] {
     ... }
@@ -112,17 +116,16 @@ def collectives(text: str, branch: float = 1.0) -> dict[str, Traffic]:
         found = _COLLECTIVE.search(line)
         return {f"{found[2]} count": 1.0, f"{found[2]} bytes": _bytes(found[1], bool(found[3]))} if found else {}
 
-    total = _total(text, traffic, branch)
+    total = _total(text, traffic, branch, rounds)
     return {kind: Traffic(total[f"{kind} count"], total[f"{kind} bytes"]) for kind in KINDS if f"{kind} count" in total}
 
 
 def _total(
-    text: str, count: Callable[[str, dict[str, str]], dict[str, float]], branch: float, endless: bool = True
+    text: str, count: Callable[[str, dict[str, str]], dict[str, float]], branch: float, rounds: float | None
 ) -> dict[str, float]:
     """The sum of `count(line, shapes by name in its computation)` over all that the program runs.
 
-    A conditional counts as its branch of the largest sum, times `branch`. A loop of unknown length counts once, or is
-    an error where not `endless` and something in it counts.
+    A conditional counts as its branch of the largest sum, times `branch`; a loop of unknown length `rounds` times.
     """
     lines, entry = _computations(text)
 
@@ -141,11 +144,13 @@ def _total(
                 names = re.findall(r"[\w.-]+", (branches[1] or f"{branches[2]} {branches[3]}"))
                 add(max((within(one) for one in names), key=lambda cost: sum(cost.values())), branch)
                 continue
-            trips, loop = _TRIPS.search(line), " while(" in line
+            times: float | None = 1.0
+            if " while(" in line:
+                times = float(trips[1]) if (trips := _TRIPS.search(line)) else rounds
             for one in _CALLED.findall(line):
-                if loop and trips is None and within(one) and not endless:
+                if times is None and within(one):
                     raise ValueError(f"the compiler does not know how often a loop goes round: {line.strip()[:200]}")
-                add(within(one), float(trips[1]) if trips and loop else 1.0)
+                add(within(one), times or 0.0)
         return total
 
     return within(entry)

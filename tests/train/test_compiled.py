@@ -39,9 +39,9 @@ ENTRY %main.1 (p: f32[4]) -> f32[4] {
 
 
 def test_collectives_are_counted_as_often_as_they_run():
-    found = collectives(TEXT, branch=0.1)
-    # 5 x 3 in the nested loops, once in the loop of unknown length, once as an asynchronous pair.
-    assert found["all-gather"] == Traffic(17, 16 * 128 + 64)
+    found = collectives(TEXT, branch=0.1, rounds=4.0)
+    # 5 x 3 in the nested loops, 4 in the loop of unknown length, once as an asynchronous pair.
+    assert found["all-gather"] == Traffic(20, 19 * 128 + 64)
     assert found["all-reduce"] == Traffic(5, 5 * (8 + 8))
     assert found["all-to-all"] == Traffic(0.1, 4.0)
     assert set(found) == {"all-gather", "all-reduce", "all-to-all"}
@@ -77,8 +77,12 @@ def test_a_loop_of_unknown_length_is_refused_where_it_has_products():
         return jax.lax.fori_loop(0, count, lambda _, carry: jnp.tanh(carry @ matrix), rows)
 
     lowered = jax.jit(function).lower(jnp.ones((4, 4)), jnp.ones((2, 4)), 3)
+    text = lowered.compile().as_text()
     with pytest.raises(ValueError, match="does not know how often a loop goes round"):
-        matrix_product_flops(lowered.compile().as_text())
+        matrix_product_flops(text)
+    with pytest.raises(ValueError, match="does not know how often a loop goes round"):
+        collectives(TEXT)
+    assert matrix_product_flops(text, rounds=2.5) == 2.5 * 2 * 2 * 4 * 4
     idle = jax.jit(lambda count: jax.lax.fori_loop(0, count, lambda _, carry: carry + 1, 0)).lower(3)
     assert matrix_product_flops(idle.compile().as_text()) == 0
 
