@@ -170,12 +170,14 @@ def consistency_check(
 ) -> Check:
     """|<dJ/du, v> - (J(u + e v) - J(u - e v)) / 2e| relative to |dJ/du| |v| for a random v: two runs of the plant.
 
-    `gradient` is the sweep's own; tolerance None is 1e-6 in float64 and 2e-2 below.
+    What rounding of J explains is taken off; `meaning` says how much that is, so that a check which can see nothing
+    shows it. `gradient` is the sweep's own; tolerance None is 1e-6 in float64 and 2e-2 below.
     """
     double = all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(controls))
     bound = tolerance if tolerance is not None else (1e-6 if double else 2e-2)
-    error = _finite_difference_error(problem, state, controls, inputs, gradient, key)
-    return _check("consistency", error, bound, "costate against a directional finite difference of J")
+    error, allowed = _finite_difference_error(problem, state, controls, inputs, gradient, key)
+    meaning = f"costate against a finite difference of J, beyond the {float(allowed):.0e} that J's rounding explains"
+    return _check("consistency", error, bound, meaning)
 
 
 def _on_simplex(prox: Prox) -> bool:
@@ -259,7 +261,8 @@ def _random_like(tree: PyTree, key: Array) -> PyTree:
 
 def _finite_difference_error(
     problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree, gradient: PyTree, key: Array
-) -> Array:
+) -> tuple[Array, Array]:
+    """(error beyond what rounding of J explains, what rounding explains), both relative to |dJ/du| |v|."""
     # Half of the direction follows the gradient, or in many dimensions a random one would see almost none of it.
     noise = _random_like(controls, key)
     size, slope = trees.norm(noise), trees.norm(gradient)
@@ -278,9 +281,10 @@ def _finite_difference_error(
     error = jnp.abs((ahead - behind) / (2 * length) - trees.inner(gradient, along))
     # At an unconstrained optimum the gradient vanishes: what rounding of J alone explains is no error there, and the
     # error is relative to a slope that would change J by at least a thousandth.
-    beyond_rounding = jnp.maximum(error - 16 * epsilon * size / length, 0.0)
+    rounding = 16 * epsilon * size / length
     slope = jnp.maximum(slope, 1e-3 * size / reach)
-    return beyond_rounding / jnp.where(slope > 0, slope * trees.norm(along), 1.0)
+    scale = jnp.where(slope > 0, slope * trees.norm(along), 1.0)
+    return jnp.maximum(error - rounding, 0.0) / scale, rounding / scale
 
 
 def _convexity(

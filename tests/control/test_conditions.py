@@ -1,6 +1,7 @@
 """Pontryagin's conditions: they hold at optima known otherwise, and the right one fails elsewhere."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,19 @@ def test_a_wrong_costate_fails_consistency(float64):
     problem = plant.problem._replace(dynamics=plant.problem.dynamics._replace(pullback=pullback))
     report = pmp.verify(problem, plant.x0, controls, plant.batches, adjoint=pmp.StoreAll())
     assert not report and report["consistency"].holds is False and report["consistency"].value > 1e-2
+
+
+def test_the_consistency_check_says_what_rounding_hides(float64):
+    """In float64 next to nothing; in float32 a thousand times as much and more, and what it hides is said."""
+    shown = []
+    for dtype in (np.float32, np.float64):
+        plant = small(6, dtype=dtype)
+        report = pmp.verify(plant.problem, plant.x0, plant.weights, plant.batches, adjoint=pmp.StoreAll())
+        found = re.search(r"beyond the (\S+) that J's rounding explains", report["consistency"].meaning)
+        assert found, report["consistency"].meaning
+        shown.append(float(found[1]))
+        assert report["consistency"].holds and shown[-1] < report["consistency"].tolerance
+    assert shown[0] > 1e3 * shown[1] > 0
 
 
 def test_report_is_looked_up_by_name():
