@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
-from pmpjax.pds.compare import comparison_rows
+from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.rivals import RIVALS
 from pmpjax.runs.files import write_text
@@ -148,6 +148,6 @@ if __name__ == "__main__":
         prepare=TextConfig(budget=HALF),
     )
     metrics = run(config, out)
-    for row in comparison_rows(metrics["comparison"]):
+    for row in comparison_table(metrics["comparison"]):
         print(*row, sep=" | ")
     print(metrics["verdict"])

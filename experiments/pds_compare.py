@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from pmpjax.pds import PDSConfig, run
-from pmpjax.pds.compare import comparison_rows
+from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.rivals import RIVALS
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, rivals=RIVALS)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare"))
-    for row in comparison_rows(metrics["comparison"]):
+    for row in comparison_table(metrics["comparison"]):
         print(*row, sep=" | ")
     print(metrics["verdict"])

@@ -129,7 +129,7 @@ def _dry_run(config: Any, options: RunOptions) -> int:
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
     from pmpjax.pds import pipeline
-    from pmpjax.pds.compare import HEADER, comparison_rows
+    from pmpjax.pds.compare import comparison_table
     from pmpjax.pds.rivals import RIVALS
 
     config, out, _ = parse(
@@ -147,8 +147,9 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*HEADER, title=f"PDS compared, {config.seeds} seeds", title_justify="left")
-    for row in comparison_rows(metrics["comparison"]):
+    header, *rows = comparison_table(metrics["comparison"])
+    table = Table(*header, title=f"PDS compared, {config.seeds} seeds", title_justify="left")
+    for row in rows:
         table.add_row(*row)
     console = Console()
     console.print(table)

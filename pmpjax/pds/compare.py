@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmpjax.evaluation import estimate
-from pmpjax.pds.evaluate import BASELINE, RECEDING, title
+from pmpjax.pds.evaluate import BASELINE, RECEDING, paired_difference, title
 
 PDS_STAGES = ("proxy", "solve", "fit", "score")
 """The stages that are there only to choose the data."""
 
-HEADER = ("method", "final test loss", "steps to random's end", "PDS minus it", "seconds", "FLOPs")
+_HEADER = ("method", "final test loss", "steps to random's end", "PDS minus it", "seconds", "FLOPs")
+_ANEW = "PDS selected anew minus it"
 
 
 def selection_costs(
@@ -49,7 +50,8 @@ def comparison(
 
     Facts: `final_target_loss` [per seed], `mean`, `half_width` of its 95% interval (null below two seeds),
     `steps_needed` and `speedup` [per seed, null where random's final loss is never reached], `difference` (of `method`
-    minus this one: values, mean, interval; null for `method` itself), `seconds` and `flops` of the selection.
+    minus this one: values, mean, interval; null for `method` itself), with a receding horizon `receding_difference` (of
+    that minus this one), `seconds` and `flops` of the selection.
     """
     final = evaluation["final_loss"]["test"]
     found: dict[str, dict[str, Any]] = {}
@@ -65,27 +67,33 @@ def comparison(
             "difference": None if name == method else evaluation["difference"]["test"][name],
             **costs[name],
         }
+        if RECEDING in final:
+            anew = None if name == RECEDING else paired_difference(final[RECEDING], losses)
+            found[name]["receding_difference"] = anew
     return dict(sorted(found.items(), key=lambda item: item[1]["mean"]))
 
 
-def comparison_rows(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows under `HEADER`, as text.
+def comparison_table(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Header and rows, as text; with a receding horizon its differences have a column of their own.
 
     >>> loss = {"mean": 4.5, "half_width": None, "steps_needed": [310.0, None], "difference": None}
-    >>> comparison_rows({"pds": loss | {"seconds": 2.0, "flops": 0.0}})
-    [('PDS', '4.5000', '310 (1 of 2 seeds)', '', '2', '0')]
+    >>> comparison_table({"pds": loss | {"seconds": 2.0, "flops": 0.0}})[1]
+    ('PDS', '4.5000', '310 (1 of 2 seeds)', '', '2', '0')
     """
-    return [
-        (
+    anew = RECEDING in found
+    rows = [(*_HEADER[:4], *((_ANEW,) if anew else ()), *_HEADER[4:])]
+    for name, facts in found.items():
+        row = (
             title(name),
             f"{facts['mean']:.4f}" + ("" if facts["half_width"] is None else f" ± {facts['half_width']:.4f}"),
             _steps(facts["steps_needed"]),
-            "" if facts["difference"] is None else _difference(facts["difference"]),
+            _difference(facts["difference"]),
+            *((_difference(facts["receding_difference"]),) if anew else ()),
             f"{facts['seconds']:.0f}",
             f"{facts['flops']:.2e}" if facts["flops"] else "0",
         )
-        for name, facts in found.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def _steps(needed: Sequence[float | None]) -> str:
@@ -96,7 +104,9 @@ def _steps(needed: Sequence[float | None]) -> str:
     return text if len(reached) == len(needed) else f"{text} ({len(reached)} of {len(needed)} seeds)"
 
 
-def _difference(difference: Mapping[str, Any]) -> str:
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return ""
     text = f"{difference['mean']:+.4f}"
     if difference["interval"] is None:
         return text

@@ -1,5 +1,6 @@
 """Receding horizon: the worth of the data is asked again every K steps, as model-predictive control does."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -50,7 +51,9 @@ def build_receding(
     """Trains as `pretrain` does, but every K = `config.mpc` steps solves, fits, scores and selects anew from theta_t.
 
     `first`: seed -> the documents of the first K steps, PDS's own selection. From then on theta_t takes the proxy's
-    place; the optimizer's state goes on through all selections, and the init is that of the other runs.
+    place; the optimizer's state goes on through all selections, and the init is that of the other runs. Each selection
+    is made for all steps that are left, though K of them follow it: at step t of T it has (T - t) / T of the first
+    one's budget, so that as many passes over it as over the first would be made to the end.
 
     Files:
         pds-receding-SEED.npz: steps, dev, test, train, as of `pretrain`; pds-receding-SEED-params.npz.
@@ -168,7 +171,8 @@ def _select_again(
 
     def select(at: Path) -> None:
         methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}
-        build_select(config.select, prepared, methods, range(seed, seed + 1), at, quiet)
+        left = dataclasses.replace(config.select, ratio=config.select.ratio * (1 - step / settings.steps))
+        build_select(left, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {
         "solve": lambda at: build_solve(config.solve, model, prepared, model_now, drawn, at, quiet, mesh),

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pmpjax.data import DocumentTable
-from pmpjax.pds.compare import HEADER, comparison_rows
+from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.evaluate import title
 from pmpjax.pds.figures import draw_scores
 from pmpjax.runs import write_text
@@ -115,7 +115,8 @@ def build_report(
 def _methods(metrics: Mapping[str, Any]) -> Iterable[str]:
     if "comparison" in metrics:
         yield "<h2>Methods at equal budgets</h2>"
-        yield _table(HEADER, comparison_rows(metrics["comparison"]))
+        header, *rows = comparison_table(metrics["comparison"])
+        yield _table(header, rows)
         yield (
             "<p>Means over seeds with 95% intervals; PDS minus the other is paired by seed. Steps are the mean over "
             "the seeds that get there. Seconds and FLOPs are those of choosing the data, and the proxy's training is "

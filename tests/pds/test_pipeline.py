@@ -242,7 +242,7 @@ def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, 
 
 
 def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(corpus, whole, tmp_path, monkeypatch):
-    """Two halves of 8 steps, selected anew between them."""
+    """Two halves of 8 steps, selected anew between them from half of the tokens."""
     wanted = dataclasses.replace(config(corpus), mpc=8, pretrain=dataclasses.replace(config(corpus).pretrain, steps=16))
     data, selections = load_prepared(whole[0] / "prepare"), load_selections(whole[0] / "select")
     first = {0: selections["pds", 0]}
@@ -265,6 +265,8 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     receding.build_receding(wanted, data, first, tmp_path, bar)
     assert bar.done == 16
     assert (again / "solve" / "scores.parquet").read_bytes() == kept
+    anew = json.loads((again / "select" / "select.json").read_text())
+    assert 0.15 < anew["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
     curves = receding.load_receding(tmp_path, [0])
     found = curves["pds-receding", 0]
     assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16

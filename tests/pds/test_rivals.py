@@ -10,7 +10,7 @@ from scipy import stats
 
 from pmpjax.models import Decoder, initialise
 from pmpjax.pds import rivals
-from pmpjax.pds.compare import comparison, selection_costs
+from pmpjax.pds.compare import comparison, comparison_table, selection_costs
 from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, paired_difference
 from pmpjax.pds.pipeline import PDSConfig
 from pmpjax.pds.rivals import RIVALS, Method, build_rivals, check_rivals, rival_method
@@ -60,6 +60,20 @@ def test_rivals_are_judged_beside_the_same_words_and_speed_ups(tmp_path):
     table = comparison("pds", everything, costs)
     assert list(table) == ["pds", "dsir", "random"]  # by the mean final loss
     assert table["pds"]["difference"] is None and table["pds"]["mean"] == pytest.approx(6 - 2.1)
+    assert {len(row) for row in comparison_table(table)} == {6}
+
+
+def test_a_receding_horizon_is_compared_with_every_method(tmp_path):
+    falls = {"pds": [2.0, 2.2], "random": [1.0, 1.0], "pds-receding": [2.5, 2.3]}
+    build_evaluate(EvaluateConfig(), straight(falls), "pds", tmp_path)
+    found = comparison("pds", load_evaluation(tmp_path), {name: {"seconds": 1.0, "flops": 1.0} for name in falls})
+    assert found["random"]["receding_difference"]["values"] == pytest.approx([-1.5, -1.3])
+    assert found["pds"]["receding_difference"]["mean"] == pytest.approx(-0.3)
+    assert found["pds-receding"]["receding_difference"] is None
+    header, *rows = comparison_table(found)
+    column = header.index("PDS selected anew minus it")
+    assert [row[0] for row in rows] == ["PDS, receding horizon", "PDS", "random"]
+    assert [row[column].split()[0] if row[column] else "" for row in rows] == ["", "-0.3000", "-1.4000"]
 
 
 @pytest.fixture(scope="module")
