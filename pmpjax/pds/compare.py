@@ -81,7 +81,7 @@ def comparison_table(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, 
     ('PDS', '4.5000', '310 (1 of 2 seeds)', '', '2', '0')
     """
     anew = RECEDING in found
-    rows = [(*_HEADER[:4], *((_ANEW,) if anew else ()), *_HEADER[4:])]
+    rows: list[tuple[str, ...]] = [(*_HEADER[:4], *((_ANEW,) if anew else ()), *_HEADER[4:])]
     for name, facts in found.items():
         row = (
             title(name),
