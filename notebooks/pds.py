@@ -77,7 +77,7 @@ moved = 0.2 * solved.weights[0]
 weights = solved.weights.at[best].add(moved).at[worst].add(-moved)
 predicted = float(jnp.sum(solved.batch_scores * (weights - solved.weights)))
 problem = proxy_problem(solve, decoder, proxy.optimizer)
-again = jax.jit(lambda gamma: pmp.rollout(problem, initial_state(solve.rule, proxy), gamma, steps).value)(weights)
+again = jax.jit(lambda gamma: pmp.objective(problem, initial_state(solve.rule, proxy), gamma, steps))(weights)
 measured = float(solved.sweep.value - again)
 print(f"J falls by {predicted:.4f} by the costate, by {measured:.4f} when it is done")
 
