@@ -9,7 +9,7 @@
 #
 # Below: a corpus from what is installed here (docstrings, code, licences, data), scipy's reference documentation as
 # the desired domain, and each stage opened up. It is a quarter of the text, of the instances and of the training of
-# `pmpjax pds run`, which takes eight minutes on two cores; this takes three. On Colab choose a TPU or GPU, install
+# `pmpjax pds run`, which takes eight minutes on two cores; this takes four. On Colab choose a TPU or GPU, install
 # pmpjax from its repository, and take `config = PRESETS["colab-tpu"]` of `pmpjax.pds.presets`.
 
 # %%
@@ -73,7 +73,7 @@ met = np.unique(steps.index)
 worth = np.asarray(solved.batch_scores)[met]  # exact: -dJ/dgamma of the run's own batches
 tenth = len(met) // 10
 best, worst = met[np.argsort(worth)[-tenth:]], met[np.argsort(worth)[:tenth]]
-moved = 0.2 * solved.weights[0]
+moved = 0.1 * solved.weights[0]
 weights = solved.weights.at[best].add(moved).at[worst].add(-moved)
 predicted = float(jnp.sum(solved.batch_scores * (weights - solved.weights)))
 problem = proxy_problem(solve, decoder, proxy.optimizer)
