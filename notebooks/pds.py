@@ -8,7 +8,7 @@
 # \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$. A scorer learns $s$ and tells it for every document of the corpus.
 #
 # Below: a corpus from what is installed here (docstrings, code, licences, data), scipy's reference documentation as
-# the desired domain, and each stage opened up. It is a quarter of the text, of the instances and of the training of
+# the desired domain, and each stage opened up. It is a quarter of the text and under half of the training of
 # `pmpjax pds run`, which takes eight minutes on two cores; this takes four. On Colab choose a TPU or GPU, install
 # pmpjax from its repository, and take `config = PRESETS["colab-tpu"]` of `pmpjax.pds.presets`.
 
@@ -46,7 +46,7 @@ out = Path(tempfile.mkdtemp()) / "pds"  # runs go on where they stopped: name a 
 run_stage(config, out, "prepare")
 run_stage(config, out, "proxy")
 data, proxy = load_prepared(out / "prepare"), load_proxy(config.proxy, out / "proxy")
-decoder = Decoder(config.model.decoder(data.vocabulary))
+decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
 print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tokens")
 
 # %% [markdown]

@@ -21,8 +21,7 @@ def _budget(times: int) -> Budget:
     return Budget(**{kind: times * getattr(Budget(), kind) for kind in kinds})
 
 
-# The proxy is a sixth as dear as the model it chooses for: one of the model's own size took most of
-# the hour.
+# The proxy is a sixth as dear as the model it chooses for: one of the model's own size took most of the hour.
 _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
@@ -105,8 +104,8 @@ PRESETS: dict[str, PDSConfig] = {
     "paper-1b": _paper("1b", 2.5e-4, 32),
     "paper-1.7b": _paper("1.7b", 2e-4, 32),
 }
-"""Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
-the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+"""Runs by name: tiny takes minutes and small three quarters of an hour on two cores, colab-tpu is for one v5e-1 or
+v2-8, the others have the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
 
 
 @dataclasses.dataclass(frozen=True)
