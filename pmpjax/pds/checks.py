@@ -26,9 +26,11 @@ def check_scores(out: Path, *, documents: int = 300, pairs: int = 256) -> dict[s
     """Both checks on a run directory whose stages up to `score` are whole; nothing is written.
 
     Returns:
-        `random_in_lowest_third`: share of `documents` injected documents of uniformly random tokens, as long as the
-        corpus's, that the scorer puts below the lowest third of the corpus. `shuffled_below`: share of `pairs` rows of
-        the target's test split whose copy with its tokens in random order has a lower PDS score, by one more sweep.
+        `random_in_lowest_third`: share of `documents` documents of uniformly random tokens, as long as the corpus's,
+        that the scorer puts below the lowest third of the corpus, though neither the proxy nor it has seen any
+        (`pmpjax.pds.injection.check_injected` is for noise that lies in the source). `shuffled_below`: share of `pairs`
+        rows of the target's test split whose copy with its tokens in random order has a lower PDS score, by one more
+        sweep.
     """
     config = stored_config(out, PDSConfig)
     if config is None or not (out / "score").exists():

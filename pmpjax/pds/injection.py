@@ -1,0 +1,134 @@
+"""A source with noise in it: do the proxy, the sweep and the scorer find documents that are worth nothing?"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from pmpjax.data import Prepared, document_rows
+from pmpjax.pds.common import stage_generator
+from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.stages import METHOD, STAGES
+from pmpjax.pds.work import Work, load_data
+from pmpjax.runs import open_run, stored_config
+
+COMMAND = "pds noise"
+
+
+def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
+    """The same source and, behind its documents, others of uniformly random tokens.
+
+    They are as long as documents drawn from the source without replacement, end as those do, and have `share` of the
+    source's tokens, the last one rounded up. Their ids are noise-0, noise-1, ...; none has a text.
+
+    Raises:
+        ValueError: a share outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of noise must lie in (0, 1), found {share}")
+    table, length = prepared.documents, prepared.source_rows.shape[1]
+    generator = stage_generator(seed, "noise")
+    sizes = generator.permutation(table.n_tokens)
+    sizes = sizes[: int(np.searchsorted(sizes.cumsum(), share * table.n_tokens.sum())) + 1]
+    ids = np.delete(np.arange(prepared.vocabulary), prepared.end_of_document)
+    rows = document_rows(
+        [np.append(generator.choice(ids, size - 1), prepared.end_of_document) for size in sizes],
+        length,
+        prepared.end_of_document,
+    )
+    counts = np.bincount(rows.document)
+    names = np.array([f"noise-{index}" for index in range(len(sizes))], object)
+    added = table._replace(
+        ids=names,
+        origins=names,
+        n_bytes=np.zeros_like(sizes),
+        n_tokens=sizes,
+        first_row=len(prepared.source_rows) + np.cumsum(counts) - counts,
+        n_rows=counts,
+    )
+    columns = {
+        name: np.concatenate([column, getattr(added, name)])
+        for name, column in table._asdict().items()
+        if name != "path"
+    }
+    return prepared._replace(
+        documents=table._replace(**columns),
+        source_rows=np.concatenate([prepared.source_rows, rows.tokens]),
+        source_lengths=np.concatenate([prepared.source_lengths, rows.lengths]),
+        source_document=np.concatenate([prepared.source_document, rows.document + np.int32(len(table.ids))]),
+    )
+
+
+class NoiseRanks(NamedTuple):
+    """Where documents of noise lie among those of the source.
+
+    documents: of noise. in_lowest_third: share of them with a score below the lowest third of the source's. median,
+    highest: of the share of the source's documents that a document of noise is above.
+    """
+
+    documents: int
+    in_lowest_third: float
+    median: float
+    highest: float
+
+
+def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str, NoiseRanks]:
+    """Where each method of the run `out` ranks noise that lies in the source from the beginning.
+
+    Proxy, sweep, scorer and the run's rivals are made anew, in the run directory `folder`, from the source of `out` and
+    noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
+
+    Returns:
+        the ranks of noise by method, PDS first.
+
+    Raises:
+        ValueError: where `out` has no stage prepare.
+    """
+    config = stored_config(out, PDSConfig)
+    if config is None or not (out / "prepare").exists():
+        raise ValueError(f"{out} has no stage prepare; run `pmpjax pds prepare --out {out}` first")
+    clean = load_data(out / "prepare")
+    noisy = with_noise(clean, share, config.seed)
+    folders = {"prepare": out / "prepare"}
+    with open_run(folder, COMMAND, {**deciding(config), "share": share}) as at:
+        for name in ("proxy", "solve", "fit", "score", *(["rivals"] if config.rivals else [])):
+            stage = STAGES[name]
+            folders[name] = at.stage(
+                name,
+                lambda place, stage=stage: stage.build(_Noisy(config, place, dict(folders), {}, noisy)),
+                config=stage.decided(config),
+                inputs={other: folders[other] for other in stage.inputs},
+            )
+    scores = {METHOD: folders["score"] / "scores.parquet"}
+    scores |= {name: folders["rivals"] / f"{name}.parquet" for name in config.rivals}
+    return {name: noise_ranks(_column(path), len(clean.documents.ids)) for name, path in scores.items()}
+
+
+def noise_ranks(scores: Float[np.ndarray, " documents"], clean: int) -> NoiseRanks:
+    """Of scores of `clean` documents of the source, and then of noise.
+
+    >>> noise_ranks(np.array([1.0, 2.0, 3.0, 4.0, 0.0, 2.5]), clean=4)
+    NoiseRanks(documents=2, in_lowest_third=0.5, median=0.25, highest=0.5)
+    """
+    source, noise = np.sort(scores[:clean]), scores[clean:]
+    above = np.searchsorted(source, noise) / clean
+    lowest = float(np.mean(noise < np.quantile(source, 1 / 3)))
+    return NoiseRanks(len(noise), lowest, float(np.median(above)), float(above.max()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noisy(Work):
+    """A stage's view of a run whose source is another one than `prepare` left."""
+
+    source: Prepared
+
+    @property
+    def data(self) -> Prepared:
+        return self.source
+
+
+def _column(path: Path) -> np.ndarray:
+    return np.asarray(pq.read_table(path, columns=["score"])["score"], np.float64)

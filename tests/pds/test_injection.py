@@ -1,0 +1,75 @@
+"""Noise in the source: what is added, and that the stages are asked where they rank it."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pmpjax.data import packed_rows
+from pmpjax.pds import run_stage
+from pmpjax.pds.injection import check_injected, noise_ranks, with_noise
+from pmpjax.runs import RunError
+from tests.pds.synthetic import END, LENGTH, VOCABULARY, prepared_corpus, write_texts
+from tests.pds.test_pipeline import config
+
+
+def test_noise_lies_behind_the_source_and_is_uniform(tmp_path):
+    clean = prepared_corpus(tmp_path, documents=400)
+    noisy = with_noise(clean, 0.5, seed=0)
+    table, before, rows = noisy.documents, len(clean.documents.ids), len(clean.source_rows)
+    for field in ("source_rows", "source_lengths", "source_document"):
+        old, new = getattr(clean, field), getattr(noisy, field)
+        np.testing.assert_array_equal(new[:rows], old)
+        assert new.dtype == old.dtype
+    assert len(set(table.ids)) == len(table.ids) > before
+    wanted = 0.5 * clean.documents.n_tokens.sum()
+    added = table.n_tokens[before:]
+    assert added[:-1].sum() < wanted <= added.sum()
+    # The invariants of a prepared source, which the stages rely on.
+    np.testing.assert_array_equal(np.bincount(noisy.source_document), table.n_rows)
+    np.testing.assert_array_equal(np.cumsum(table.n_rows) - table.n_rows, table.first_row)
+    np.testing.assert_array_equal(np.bincount(noisy.source_document, noisy.source_lengths), table.n_tokens)
+    for document in range(before, len(table.ids)):
+        own = noisy.source_document == document
+        tokens = noisy.source_rows[own][np.arange(LENGTH) < noisy.source_lengths[own][:, None]]
+        assert tokens[-1] == END and END not in tokens[:-1]
+    stream, lengths = packed_rows(noisy, np.arange(before, len(table.ids)))
+    tokens = stream[np.arange(LENGTH) < lengths[:, None]]
+    counts = np.bincount(tokens[tokens != END], minlength=VOCABULARY)[1:]
+    expected = counts.sum() / len(counts)
+    # Chi-square of 22 degrees of freedom: 48 has probability 1e-3, and the draw is always the same.
+    assert np.sum((counts - expected) ** 2 / expected) < 48
+    assert (with_noise(clean, 0.5, seed=1).source_rows[rows:][:20] != noisy.source_rows[rows:][:20]).any()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_share_that_is_none_is_refused(tmp_path, share):
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
+        with_noise(prepared_corpus(tmp_path), share, seed=0)
+
+
+@pytest.mark.slow
+def test_stages_and_rivals_are_asked_anew(tmp_path):
+    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
+        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
+    settings = dataclasses.replace(config(tmp_path), rivals=("dsir",))
+    out, folder = tmp_path / "run", tmp_path / "noise"
+    with pytest.raises(ValueError, match="has no stage prepare"):
+        check_injected(out, folder, share=0.1)
+    prepared = run_stage(settings, out, "prepare")
+    kept = {file.name: file.read_bytes() for file in prepared.rglob("*") if file.is_file()}
+    found = check_injected(out, folder, share=0.1)
+    assert list(found) == ["pds", "dsir"]
+    table = pq.read_table(folder / "score" / "scores.parquet").to_pydict()
+    noise = sum(name.startswith("noise-") for name in table["id"])
+    assert found["pds"] == noise_ranks(np.asarray(table["score"]), len(table["id"]) - noise)
+    assert found["dsir"].documents == noise > 3
+    # DSIR has the closed form: noise has words of neither language, so it is worth less than all of the wanted one.
+    assert found["dsir"].highest < 0.6
+    assert {file.name: file.read_bytes() for file in prepared.rglob("*") if file.is_file()} == kept
+    stored = (folder / "score" / "scores.parquet").stat().st_mtime_ns
+    assert check_injected(out, folder, share=0.1) == found
+    assert (folder / "score" / "scores.parquet").stat().st_mtime_ns == stored
+    with pytest.raises(RunError, match="share"):
+        check_injected(out, folder, share=0.2)
