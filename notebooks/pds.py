@@ -37,9 +37,9 @@ from pmpjax.runs import read_arrays
 few = Budget(docstring=625_000, code=625_000, readme=75_000, changelog=75_000, licence=125_000, data=300_000)
 config = PDSConfig(
     prepare=TextConfig(budget=few),
-    proxy=ProxyConfig(steps=120),
-    solve=SolveConfig(instances=4096),
-    pretrain=PretrainConfig(steps=240),
+    proxy=ProxyConfig(steps=100),
+    solve=SolveConfig(instances=2560),
+    pretrain=PretrainConfig(steps=200),
 )
 out = Path(tempfile.mkdtemp()) / "pds"  # runs go on where they stopped: name a folder of yours to keep it
 
@@ -91,7 +91,7 @@ for name, chosen in (("best", order[:5]), ("worst", order[::-1][:5])):
     print(f"{name}:", *(" ".join(text.split())[:90] for text in texts), sep="\n  ")
 
 # %% [markdown]
-# **All stages.** The same with 4,096 instances; then the scorer, its word on every document, the 30% of the tokens
+# **All stages.** The same with 2,560 instances; then the scorer, its word on every document, the 30% of the tokens
 # that are kept (Gumbel top-$r$), and two models of equal budgets: one on the selection, one on random documents.
 # Stages that are there already are left as they are. `report/report.html` in the run's folder shows it all.
 
