@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import pmpjax as pmp
-from pmpjax.data import Prepared, document_rows
+from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.injection import random_documents
 from pmpjax.pds.plant import Warm
 from pmpjax.pds.proxy import load_proxy
 from pmpjax.pds.score import score_shard
@@ -51,9 +52,7 @@ def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) ->
     """The scorer's word on `count` documents of uniformly random tokens, as long as the corpus's: [count]."""
     generator = stage_generator(config.seed, "checks", "random")
     sizes = generator.choice(data.documents.n_tokens, count)
-    ids = np.delete(np.arange(data.vocabulary), data.end_of_document)
-    texts = [np.append(generator.choice(ids, max(int(size) - 1, 1)), data.end_of_document) for size in sizes]
-    rows = document_rows(texts, data.source_rows.shape[1], data.end_of_document)
+    rows = random_documents(data, sizes, generator)
     names = np.array([f"random-{index}" for index in range(count)], object)
     shard = Shard(rows.tokens, rows.lengths, rows.document, names, 0)
     table = score_shard(config.scorer_model.decoder(data.vocabulary), scorer, shard, config.score)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pmpjax.data import Prepared, document_rows
+from pmpjax.data.rows import Rows
 from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig, deciding
 from pmpjax.pds.stages import METHOD, STAGES
@@ -29,16 +30,11 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of noise must lie in (0, 1), found {share}")
-    table, length = prepared.documents, prepared.source_rows.shape[1]
+    table = prepared.documents
     generator = stage_generator(seed, "noise")
     sizes = generator.permutation(table.n_tokens)
     sizes = sizes[: int(np.searchsorted(sizes.cumsum(), share * table.n_tokens.sum())) + 1]
-    ids = np.delete(np.arange(prepared.vocabulary), prepared.end_of_document)
-    rows = document_rows(
-        [np.append(generator.choice(ids, size - 1), prepared.end_of_document) for size in sizes],
-        length,
-        prepared.end_of_document,
-    )
+    rows = random_documents(prepared, sizes, generator)
     counts = np.bincount(rows.document)
     names = np.array([f"noise-{index}" for index in range(len(sizes))], object)
     added = table._replace(
@@ -60,6 +56,13 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
         source_lengths=np.concatenate([prepared.source_lengths, rows.lengths]),
         source_document=np.concatenate([prepared.source_document, rows.document + np.int32(len(table.ids))]),
     )
+
+
+def random_documents(prepared: Prepared, sizes: Int[np.ndarray, " documents"], generator: np.random.Generator) -> Rows:
+    """Documents of so many tokens each, of which the last is the end-of-document token and the others are uniform."""
+    end, length = prepared.end_of_document, prepared.source_rows.shape[1]
+    ids = np.delete(np.arange(prepared.vocabulary), end)
+    return document_rows([np.append(generator.choice(ids, size - 1), end) for size in sizes], length, end)
 
 
 class NoiseRanks(NamedTuple):
