@@ -13,6 +13,7 @@ import pytest
 from pmpjax import cli
 from pmpjax.cli import main
 from pmpjax.pds import PDSConfig
+from pmpjax.pds.config import deciding
 from pmpjax.pds.presets import PRESETS
 from pmpjax.pds.stages import STAGES
 from pmpjax.runs import open_run
@@ -233,8 +234,32 @@ def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
     assert "did you mean paper-1b?" in capsys.readouterr().err
     assert main(["pds", "run", "--preset", "paper-1b"]) == 2
     assert "give --source and --target" in capsys.readouterr().err
+    for name in ("compare", "prepare"):
+        assert main(["pds", name, "--preset", "paper-1b"]) == 2
+        assert "give --source and --target" in capsys.readouterr().err
     assert main(["pds", "run", "--mpc", "7"]) == 2
     assert "multiple of pretrain.evaluate_every" in capsys.readouterr().err
+
+
+def test_presets_of_a_comparison_and_of_single_stages(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda config, out: seen.append((config, out)) or pytest.fail())
+    monkeypatch.setattr("pmpjax.pds.run_stage", lambda config, out, stage: seen.append((config, out)))
+    with pytest.raises(pytest.fail.Exception):
+        main(["pds", "compare", "--preset", "small", "--rivals", "dsir"])
+    assert main(["pds", "fit", "--preset", "small", "--seeds", "3"]) == 0
+    own = tmp_path / "own"
+    begun = dataclasses.replace(PRESETS["small"], seeds=7)
+    with open_run(own, "pds", deciding(begun)):
+        pass
+    assert main(["pds", "fit", "--out", str(own)]) == 0
+    assert main(["pds", "fit", "--out", str(own), "--preset", "tiny"]) == 0
+    (compared, folder), (stage, other), (same, _), (new, _) = seen
+    assert compared == dataclasses.replace(PRESETS["small"], seeds=5, rivals=("dsir",))
+    assert stage == dataclasses.replace(PRESETS["small"], seeds=3)
+    assert [str(folder), str(other)] == ["runs/pds-compare-small", "runs/pds-run-small"]
+    assert same == begun and new == PRESETS["tiny"]
 
 
 @pytest.mark.slow

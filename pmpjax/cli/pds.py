@@ -25,11 +25,34 @@ STAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
+class StageOptions:
+    """What a stage starts from.
+
+    Attributes:
+        preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
+            paper-1b, paper-1.7b; None is how the run in the folder was begun, or tiny.
+    """
+
+    preset: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetOptions:
+    """What a run starts from.
+
+    Attributes:
+        preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
+            paper-1b, paper-1.7b.
+    """
+
+    preset: str = "tiny"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(PresetOptions):
     """What a run starts from, and whether it is only to be looked at.
 
     Attributes:
-        preset: where the defaults come from: tiny, small, colab-tpu, paper-160m, paper-470m, paper-1b, paper-1.7b.
         dry_run: compiles every stage for simulated devices and says what the run would need; runs nothing.
         hardware: of the dry run, KIND-COUNT: v5e-1, v2-8, v5p-64, a100-8, h100-1; None is the preset's.
         utilisation: share of the peak that the dry run assumes.
@@ -46,30 +69,20 @@ class RunOptions:
 def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds run`."""
     from pmpjax.pds import pipeline
-    from pmpjax.pds.presets import PRESETS
 
     preset = value_of(arguments, "--preset", "tiny")
-    if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}{near(preset, PRESETS)}")
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(PRESETS[preset], arguments),
+        _own_models(_preset(preset), arguments),
         arguments,
         name,
         "From raw text to the part of it that trains the best model for a desired domain.",
-        "runs/pds-run" if preset == "tiny" else f"runs/pds-run-{preset}",
+        _folder("runs/pds-run", preset),
         RunOptions(preset),
     )
     if options.dry_run:
         return _dry_run(config, options)
-    if preset.startswith("paper") and (config.source, config.target) == (
-        PRESETS[preset].source,
-        PRESETS[preset].target,
-    ):
-        raise ValueError(
-            f"preset {preset} has the paper's settings and none of its data: give --source and --target, or look at it "
-            "with --dry-run"
-        )
+    _check_data(preset, config)
     announce(out)
     metrics = pipeline.run(config, out)
     rows = {"verdict": metrics["verdict"]}
@@ -82,6 +95,28 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     rows["selected documents"] = str(out / "select" / "selected.jsonl")
     show_table("PDS", rows)
     return 0
+
+
+def _preset(name: str) -> Any:
+    from pmpjax.pds.presets import PRESETS
+
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}{near(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _folder(base: str, preset: str) -> str:
+    return base if preset == "tiny" else f"{base}-{preset}"
+
+
+def _check_data(preset: str, config: Any) -> None:
+    """Refuses a preset of the paper on the data that it has for its shapes alone."""
+    given = _preset(preset)
+    if preset.startswith("paper") and (config.source, config.target) == (given.source, given.target):
+        raise ValueError(
+            f"preset {preset} has the paper's settings and none of its data: give --source and --target, or look at it "
+            "with `pmpjax pds run --dry-run`"
+        )
 
 
 def _own_models(config: Any, arguments: list[str]) -> Any:
@@ -132,14 +167,18 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     from pmpjax.pds.compare import comparison_table
     from pmpjax.pds.rivals import RIVALS
 
+    preset = value_of(arguments, "--preset", "tiny")
+    default = dataclasses.replace(_preset(preset), rivals=RIVALS, seeds=5)
     config, out, _ = parse(
         pipeline.PDSConfig,
-        _own_models(pipeline.PDSConfig(rivals=RIVALS, seeds=5), arguments),
+        _own_models(default, arguments),
         arguments,
         name,
         "PDS, random and other methods of selection at equal budgets, over seeds.",
-        "runs/pds-compare",
+        _folder("runs/pds-compare", preset),
+        PresetOptions(preset),
     )
+    _check_data(preset, config)
     if not config.rivals:
         raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
     announce(out)
@@ -166,13 +205,17 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
     from pmpjax.pds import PDSConfig, run_stage
     from pmpjax.runs import stored_config
 
-    folder = "runs/pds-run"
-    stored = stored_config(value_of(arguments, "--out", folder), PDSConfig)
-    default = PDSConfig() if stored is None else stored
+    given = value_of(arguments, "--preset", "")
+    preset = given or "tiny"
+    folder = _folder("runs/pds-run", preset)
+    stored = None if given else stored_config(value_of(arguments, "--out", folder), PDSConfig)
     describe = (
-        f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with."
+        f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with, or "
+        "the preset's where one is given."
     )
-    config, out, _ = parse(PDSConfig, _own_models(default, arguments), arguments, name, describe, folder)
+    default = _own_models(_preset(preset) if stored is None else stored, arguments)
+    config, out, _ = parse(PDSConfig, default, arguments, name, describe, folder, StageOptions(given or None))
+    _check_data(preset, config)
     announce(out)
     print(run_stage(config, out, stage))
     return 0
