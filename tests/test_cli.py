@@ -241,6 +241,14 @@ def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
     assert "multiple of pretrain.evaluate_every" in capsys.readouterr().err
 
 
+def test_a_reader_that_leaves_is_no_error():
+    with subprocess.Popen(command("pds", "run", "--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 def test_presets_of_a_comparison_and_of_single_stages(tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)

@@ -1,10 +1,12 @@
 """The command `pmpjax`: one sub-command a job, its options the fields of the job's frozen dataclass.
 
 Rooms are imported only when their command is run, so that `--help` and `--version` answer at once.
-Exit status: 0 done, 1 a bug or a failed check, 2 what the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit status: 0 done, 1 a bug or a failed check, 2 what the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM,
+141 when nobody reads its output any more.
 """
 
 import difflib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -49,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: tuple[str, ...], arguments: list[str], directories: list[Path], signals: list[int], debug: bool) -> int:
     try:
-        return COMMANDS[name].run(arguments[len(name) :], " ".join(("pmpjax", *name)), directories.append)
+        status = COMMANDS[name].run(arguments[len(name) :], " ".join(("pmpjax", *name)), directories.append)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `pmpjax pds run --help | head`: nobody reads on, and nobody needs to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be flushed at exit
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         if directories:
             _say(f"stopped; the run is in {directories[-1]}, and the same command goes on from there")
