@@ -97,4 +97,4 @@ def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
         axes.set_ylim(top=1.5 * found.ngram)
         axes.set_xlabel("training step")
         axes.set_ylabel("bits a byte, held out")
-        axes.legend()
+        axes.legend(loc="upper right")

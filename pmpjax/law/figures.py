@@ -112,7 +112,7 @@ def seeds(path: Path, histories: Sequence[Arrays]) -> None:
             plots.band(axis, sweeps, runs, f"{len(histories)} seeds")
             axis.set(xlabel="costate sweeps", ylabel=label)
         plots.log_scale(axes[0])
-        axes[0].legend()
+        axes[0].legend(loc="upper right")
 
 
 def solvers(path: Path, histories: Mapping[str, Sequence[Arrays]]) -> None:
@@ -130,7 +130,7 @@ def solvers(path: Path, histories: Mapping[str, Sequence[Arrays]]) -> None:
             axes[0, column].set_ylabel("area under desired dev loss")
             axes[1, column].set_ylabel("acceleration ratio (test)")
             plots.log_scale(axes[0, column])
-        axes[0, 0].legend()
+        axes[0, 0].legend(loc="upper right")
 
 
 def _of_policy(history: Arrays, name: str) -> np.ndarray:

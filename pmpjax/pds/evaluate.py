@@ -176,7 +176,7 @@ def draw_curves(
         panel.set_ylim(shown.min() - margin, shown.max() + margin)
         panel.set_xlabel("training step")
         panel.set_ylabel("test loss on the target (nats a token)")
-        panel.legend()
+        panel.legend(loc="upper right")
 
 
 def load_evaluation(folder: Path) -> dict[str, Any]:

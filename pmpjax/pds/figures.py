@@ -27,7 +27,7 @@ def draw_scores(scores: np.ndarray, selected: np.ndarray, direction_norms: Seque
         left.hist(clipped[selected], edges, color=COLOURS[0], alpha=0.8, label="selected")
         left.set_xlabel("score (predicted worth, standardised)")
         left.set_ylabel("documents")
-        left.legend()
+        left.legend(loc="upper right")
         right.plot(np.arange(len(direction_norms)), direction_norms)
         right.set_ylim(bottom=0)
         right.set_xlabel("step of the proxy's run")
