@@ -261,13 +261,14 @@ def test_presets_of_a_comparison_and_of_single_stages(tmp_path, monkeypatch):
     begun = dataclasses.replace(PRESETS["small"], seeds=7)
     with open_run(own, "pds", deciding(begun)):
         pass
+    assert main(["pds", "fit", "--out", str(own), "--preset", "None"]) == 0
     assert main(["pds", "fit", "--out", str(own)]) == 0
     assert main(["pds", "fit", "--out", str(own), "--preset", "tiny"]) == 0
-    (compared, folder), (stage, other), (same, _), (new, _) = seen
+    (compared, folder), (stage, other), (same, _), (again, _), (new, _) = seen
     assert compared == dataclasses.replace(PRESETS["small"], seeds=5, rivals=("dsir",))
     assert stage == dataclasses.replace(PRESETS["small"], seeds=3)
     assert [str(folder), str(other)] == ["runs/pds-compare-small", "runs/pds-run-small"]
-    assert same == begun and new == PRESETS["tiny"]
+    assert same == again == begun and new == PRESETS["tiny"]
 
 
 @pytest.mark.slow

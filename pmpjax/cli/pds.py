@@ -205,7 +205,8 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
     from pmpjax.pds import PDSConfig, run_stage
     from pmpjax.runs import stored_config
 
-    given = value_of(arguments, "--preset", "")
+    word = value_of(arguments, "--preset", "None")
+    given = None if word == "None" else word
     preset = given or "tiny"
     folder = _folder("runs/pds-run", preset)
     stored = None if given else stored_config(value_of(arguments, "--out", folder), PDSConfig)
@@ -214,7 +215,7 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
         "the preset's where one is given."
     )
     default = _own_models(_preset(preset) if stored is None else stored, arguments)
-    config, out, _ = parse(PDSConfig, default, arguments, name, describe, folder, StageOptions(given or None))
+    config, out, _ = parse(PDSConfig, default, arguments, name, describe, folder, StageOptions(given))
     _check_data(preset, config)
     announce(out)
     print(run_stage(config, out, stage))
