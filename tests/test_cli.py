@@ -133,7 +133,7 @@ def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, mo
     table = {"pds": facts | {"difference": None}, "rho-loss": rival}
     seen = []
 
-    def run(config, out):
+    def run(config, out, stages_from):
         seen.append((config, out))
         stages = {"rivals": {"methods": {"influence": {"warnings": ["influence: raise damping"]}}}}
         return {"comparison": table, "verdict": "[it is so]", "stages": stages}
@@ -165,7 +165,7 @@ def test_each_stage_of_pds_is_a_command_that_goes_on_with_the_options_of_its_run
     assert {name for _, name in cli.pds.COMMANDS} - {"run", "compare"} == set(STAGES)
     seen = []
     monkeypatch.setattr(
-        "pmpjax.pds.run_stage", lambda config, out, name: seen.append((config, out, name)) or out / name
+        "pmpjax.pds.run_stage", lambda config, out, name, _: seen.append((config, out, name)) or out / name
     )
     out = tmp_path / "run"
     with open_run(out, "pds", PDSConfig(seeds=3, source=("a", "b"))):
@@ -217,7 +217,7 @@ def test_settings_of_pds_out_of_range_are_named(capsys):
 
 def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda config, out: seen.append((config, out)) or pytest.fail())
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda *given: seen.append(given[:2]) or pytest.fail())
     for arguments in (
         ["--preset", "paper-1b", "--source", "x", "--solve.steps", "50"],
         ["--fit.model.width", "64", "--mpc", "300"],
@@ -252,8 +252,8 @@ def test_a_reader_that_leaves_is_no_error():
 def test_presets_of_a_comparison_and_of_single_stages(tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda config, out: seen.append((config, out)) or pytest.fail())
-    monkeypatch.setattr("pmpjax.pds.run_stage", lambda config, out, stage: seen.append((config, out)))
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda *given: seen.append(given[:2]) or pytest.fail())
+    monkeypatch.setattr("pmpjax.pds.run_stage", lambda *given: seen.append(given[:2]))
     with pytest.raises(pytest.fail.Exception):
         main(["pds", "compare", "--preset", "small", "--rivals", "dsir"])
     assert main(["pds", "fit", "--preset", "small", "--seeds", "3"]) == 0
@@ -269,6 +269,29 @@ def test_presets_of_a_comparison_and_of_single_stages(tmp_path, monkeypatch):
     assert stage == dataclasses.replace(PRESETS["small"], seeds=3)
     assert [str(folder), str(other)] == ["runs/pds-compare-small", "runs/pds-run-small"]
     assert same == again == begun and new == PRESETS["tiny"]
+
+
+def test_a_run_that_takes_stages_from_another_takes_its_options_too(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda *given: seen.append(given) or pytest.fail())
+    monkeypatch.setattr("pmpjax.pds.run_stage", lambda *given: seen.append(given))
+    begun = dataclasses.replace(PRESETS["small"], source=("a", "b"))
+    earlier, own = tmp_path / "earlier", tmp_path / "own"
+    for folder, config in ((earlier, begun), (own, dataclasses.replace(begun, seeds=7))):
+        with open_run(folder, "pds", deciding(config)):
+            pass
+    taken = ["--stages-from", str(earlier)]
+    for arguments in (["run", "--seeds", "3"], ["compare"], ["run", "--preset", "tiny"]):
+        with pytest.raises(pytest.fail.Exception):
+            main(["pds", *arguments, *taken])
+    assert main(["pds", "select", *taken]) == 0
+    assert main(["pds", "select", "--out", str(own), *taken]) == 0
+    more, compared, preset, stage, gone_on = (config for config, *_ in seen)
+    assert more == dataclasses.replace(begun, seeds=3)
+    assert compared.source == ("a", "b") and len(compared.rivals) == 4 and compared.seeds == 5
+    assert preset == PRESETS["tiny"] and stage == begun and gone_on.seeds == 7
+    assert all(given[-1] == earlier for given in seen)
 
 
 @pytest.mark.slow

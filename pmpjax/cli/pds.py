@@ -25,31 +25,23 @@ STAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class StageOptions:
-    """What a stage starts from.
+class StartOptions:
+    """What a command starts from.
 
     Attributes:
         preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
-            paper-1b, paper-1.7b; None is how the run in the folder was begun, or tiny.
+            paper-1b, paper-1.7b; None is tiny, or how the run was begun that is gone on with (a stage by itself) or
+            that stages are taken from.
+        stages_from: another run's folder, whose stages are taken where their settings and the stages before them are
+            the same: for more seeds, another ratio, other methods beside it.
     """
 
     preset: str | None = None
+    stages_from: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class PresetOptions:
-    """What a run starts from.
-
-    Attributes:
-        preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
-            paper-1b, paper-1.7b.
-    """
-
-    preset: str = "tiny"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions(PresetOptions):
+class RunOptions(StartOptions):
     """What a run starts from, and whether it is only to be looked at.
 
     Attributes:
@@ -59,7 +51,6 @@ class RunOptions(PresetOptions):
         rate: price of an hour of one device; None leaves the cost in device-hours.
     """
 
-    preset: str = "tiny"
     dry_run: bool = False
     hardware: str | None = None
     utilisation: float = 0.4
@@ -70,21 +61,21 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     """`pmpjax pds run`."""
     from pmpjax.pds import pipeline
 
-    preset = value_of(arguments, "--preset", "tiny")
+    given, preset = _given_preset(arguments)
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(_preset(preset), arguments),
+        _own_models(_default(given, value_of(arguments, "--stages-from", "None")), arguments),
         arguments,
         name,
         "From raw text to the part of it that trains the best model for a desired domain.",
         _folder("runs/pds-run", preset),
-        RunOptions(preset),
+        RunOptions(given),
     )
     if options.dry_run:
-        return _dry_run(config, options)
+        return _dry_run(config, preset, options)
     _check_data(preset, config)
     announce(out)
-    metrics = pipeline.run(config, out)
+    metrics = pipeline.run(config, out, options.stages_from)
     rows = {"verdict": metrics["verdict"]}
     rows |= {
         f"final test loss, {method}": ", ".join(f"{loss:.4f}" for loss in losses)
@@ -95,6 +86,22 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     rows["selected documents"] = str(out / "select" / "selected.jsonl")
     show_table("PDS", rows)
     return 0
+
+
+def _given_preset(arguments: list[str]) -> tuple[str | None, str]:
+    """The preset that is asked for, if one is, and the one that folders and hardware go by."""
+    word = value_of(arguments, "--preset", "None")
+    given = None if word == "None" else word
+    return given, given or "tiny"
+
+
+def _default(given: str | None, *folders: str) -> Any:
+    """The values of options not given: the preset's, else those of the first run found in the folders, else tiny's."""
+    from pmpjax.pds import PDSConfig
+    from pmpjax.runs import stored_config
+
+    stored = (stored_config(folder, PDSConfig) for folder in folders if given is None)
+    return next((config for config in stored if config is not None), None) or _preset(given or "tiny")
 
 
 def _preset(name: str) -> Any:
@@ -131,7 +138,7 @@ def _own_models(config: Any, arguments: list[str]) -> Any:
     return config
 
 
-def _dry_run(config: Any, options: RunOptions) -> int:
+def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
@@ -139,7 +146,7 @@ def _dry_run(config: Any, options: RunOptions) -> int:
     from pmpjax.pds.presets import PLACEMENTS
     from pmpjax.train.hardware import hardware
 
-    placement = dataclasses.replace(PLACEMENTS[options.preset], utilisation=options.utilisation, rate=options.rate)
+    placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)
     if options.hardware is not None:
         placement = dataclasses.replace(placement, hardware=options.hardware)
     simulate_devices(hardware(placement.hardware).devices)
@@ -149,7 +156,7 @@ def _dry_run(config: Any, options: RunOptions) -> int:
     # Stages side by side and what they say to each other below: one row a stage is too wide for a terminal.
     lines = list(zip(HEADER, *dry_run_rows(report), strict=True))
     spoken = next(line for line in lines if line[0] == "collectives of a call")
-    table = Table(*lines[0], title=f"dry run, {options.preset}, {placement.hardware}", title_justify="left")
+    table = Table(*lines[0], title=f"dry run, {preset}, {placement.hardware}", title_justify="left")
     for line in lines[1:]:
         if line is not spoken:
             table.add_row(*line)
@@ -167,22 +174,23 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     from pmpjax.pds.compare import comparison_table
     from pmpjax.pds.rivals import RIVALS
 
-    preset = value_of(arguments, "--preset", "tiny")
-    default = dataclasses.replace(_preset(preset), rivals=RIVALS, seeds=5)
-    config, out, _ = parse(
+    given, preset = _given_preset(arguments)
+    begun = _default(given, value_of(arguments, "--stages-from", "None"))
+    default = dataclasses.replace(begun, rivals=RIVALS, seeds=5)
+    config, out, options = parse(
         pipeline.PDSConfig,
         _own_models(default, arguments),
         arguments,
         name,
         "PDS, random and other methods of selection at equal budgets, over seeds.",
         _folder("runs/pds-compare", preset),
-        PresetOptions(preset),
+        StartOptions(given),
     )
     _check_data(preset, config)
     if not config.rivals:
         raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
     announce(out)
-    metrics = pipeline.run(config, out)
+    metrics = pipeline.run(config, out, options.stages_from)
     from rich.console import Console
     from rich.table import Table
 
@@ -203,22 +211,20 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
 def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds STAGE`: what is not given is as the run in the folder was begun."""
     from pmpjax.pds import PDSConfig, run_stage
-    from pmpjax.runs import stored_config
 
-    word = value_of(arguments, "--preset", "None")
-    given = None if word == "None" else word
-    preset = given or "tiny"
+    given, preset = _given_preset(arguments)
     folder = _folder("runs/pds-run", preset)
-    stored = None if given else stored_config(value_of(arguments, "--out", folder), PDSConfig)
+    begun = _default(given, value_of(arguments, "--out", folder), value_of(arguments, "--stages-from", "None"))
     describe = (
         f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with, or "
         "the preset's where one is given."
     )
-    default = _own_models(_preset(preset) if stored is None else stored, arguments)
-    config, out, _ = parse(PDSConfig, default, arguments, name, describe, folder, StageOptions(given))
+    config, out, options = parse(
+        PDSConfig, _own_models(begun, arguments), arguments, name, describe, folder, StartOptions(given)
+    )
     _check_data(preset, config)
     announce(out)
-    print(run_stage(config, out, stage))
+    print(run_stage(config, out, stage, options.stages_from))
     return 0
 
 

@@ -1,5 +1,7 @@
 """`pmpjax pds`: from raw text to the part of it that trains the best model for a desired domain, and a verdict."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,16 @@ from pmpjax.pds.stages import METHOD, stages_of
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs import Run, RunError, open_run, write_json
+from pmpjax.runs.progress import note
 
 COMMAND = "pds"
 
 
-def run(config: PDSConfig, out: Path) -> dict[str, Any]:
+def run(config: PDSConfig, out: Path, stages_from: Path | None = None) -> dict[str, Any]:
     """All stages in the run directory `out`; a killed run goes on where it stopped. Returns what metrics.json holds.
+
+    Stages that the run in `stages_from` has made from equal settings and equal stages before them are taken from there:
+    more seeds, another ratio or rivals beside it need no second sweep.
 
     metrics.json: `pmpjax.pds.summary.metrics_of`. With other methods than random what `comparison` holds is also left
     in compare.json; the rows that all methods of a seed train on are as many as the shortest selection has.
@@ -21,17 +27,17 @@ def run(config: PDSConfig, out: Path) -> dict[str, Any]:
     Raises:
         SourceError, RunError, SweepError, ValueError: something that the caller can mend; the message says how.
     """
-    with open_run(out, COMMAND, deciding(config)) as at:
-        folders: dict[str, Path] = {}
+    with _open(config, out, stages_from) as (at, folders):
         for name in stages_of(config):
             folders[name] = _build(at, config, name, folders)
         return _finish(at, config, folders)
 
 
-def run_stage(config: PDSConfig, out: Path, name: str) -> Path:
+def run_stage(config: PDSConfig, out: Path, name: str, stages_from: Path | None = None) -> Path:
     """One stage in the run directory `out`, from the artifacts of those before it; returns its folder.
 
-    A stage that is whole is left as it is. The last one, `report`, also leaves metrics.json, as `run` does.
+    A stage that is whole is left as it is; `stages_from` is another run to take stages from, as for `run`. The last
+    stage, `report`, also leaves metrics.json, as `run` does.
 
     Raises:
         RunError: where a stage before it is missing. ValueError: for a stage that this run does not have.
@@ -42,8 +48,7 @@ def run_stage(config: PDSConfig, out: Path, name: str) -> Path:
             f"the run has no stage {name!r}, its stages are {', '.join(stages)}; rivals makes a run compare"
         )
     before = list(stages)[: list(stages).index(name)]
-    with open_run(out, COMMAND, deciding(config)) as at:
-        folders: dict[str, Path] = {}
+    with _open(config, out, stages_from) as (at, folders):
         for earlier in before:
             if not (at.directory / earlier).exists():
                 if earlier not in stages[name].inputs:
@@ -57,6 +62,28 @@ def run_stage(config: PDSConfig, out: Path, name: str) -> Path:
         if name == list(stages)[-1]:
             _finish(at, config, folders)
     return folders[name]
+
+
+@contextmanager
+def _open(config: PDSConfig, out: Path, stages_from: Path | None) -> Iterator[tuple[Run, dict[str, Path]]]:
+    """The run directory, and a mapping for the folders of its stages."""
+    if stages_from is not None and not (stages_from / "manifest.json").exists():
+        raise RunError(f"stages_from is {stages_from}, which is no run directory: it has no manifest.json")
+    mend = (
+        f"give the old values to go on with it, or choose another --out, with --stages-from {out} for the "
+        "stages that stay as they are, or delete this one to begin again"
+    )
+    with open_run(out, COMMAND, deciding(config), mend=mend) as at:
+        if stages_from is not None:
+            _take(at, config, stages_from)
+        yield at, {}
+
+
+def _take(at: Run, config: PDSConfig, stages_from: Path) -> None:
+    for name, stage in stages_of(config).items():
+        inputs = {other: at.directory / other for other in stage.inputs if (at.directory / other).exists()}
+        if at.take(name, stages_from, config=stage.decided(config), inputs=inputs):
+            note(name, f"taken from {stages_from}")
 
 
 def _build(at: Run, config: PDSConfig, name: str, folders: dict[str, Path]) -> Path:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from pmpjax.runs.interrupt import check
 _MANIFEST = "manifest.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
 _LOCK = ".lock"
+_MEND = "give the old values to go on with it, choose another folder, or delete this one to begin again"
 
 
 class RunError(Exception):
@@ -60,10 +62,7 @@ class Run:
         if not name or name != Path(name).name or name.startswith("."):
             raise RunError(f"a stage's name is a plain folder name, found {name!r}")
         folder, partial = self.directory / name, self.directory / f"{name}.partial"
-        wanted = {
-            "config": plain({} if config is None else config),
-            "inputs": {key: _fingerprint(Path(path)) for key, path in (inputs or {}).items()},
-        }
+        wanted = _deciding(config, inputs)
         if folder.exists():
             stored = _read(folder / _MANIFEST)
             _refuse_changes(
@@ -103,14 +102,48 @@ class Run:
         self.seconds[name] = seconds
         return folder
 
+    def take(
+        self,
+        name: str,
+        earlier: Path,
+        *,
+        config: Any = None,
+        inputs: Mapping[str, Path | str] | None = None,
+    ) -> bool:
+        """Takes DIR/<name> from the run directory `earlier`, where it is whole and has equal config and inputs.
+
+        Returns whether it was taken: not where the stage has been begun here, or is missing or differs there. Files are
+        linked, as those of a whole stage never change, and copied where the two folders lie on different file systems.
+        Seconds and versions stay those of when it was built.
+
+        Raises `RunError` when a file of the earlier stage is missing or has another size.
+        """
+        source, folder = earlier / name, self.directory / name
+        if folder.exists() or (self.directory / f"{name}.partial").exists() or not source.exists():
+            return False
+        stored = _read(source / _MANIFEST)
+        if any(stored.get(key) != value for key, value in _deciding(config, inputs).items()):
+            return False
+        _check_files(source, stored)
+        temporary = self.directory / f".{name}.taken"
+        if temporary.exists():  # of a process that was killed
+            shutil.rmtree(temporary)
+        shutil.copytree(source, temporary, copy_function=_link)
+        for path in (*temporary.rglob("*"), temporary):
+            flush(path)
+        os.rename(temporary, folder)
+        flush(self.directory)
+        return True
+
 
 @contextmanager
-def open_run(directory: Path | str, command: str, config: Any) -> Iterator[Run]:
+def open_run(directory: Path | str, command: str, config: Any, *, mend: str = _MEND) -> Iterator[Run]:
     """Opens DIR for one process, new or to go on with; writes its manifest.
 
     `config` is a frozen dataclass (or a mapping) with everything that decides the result, and nothing else.
     Raises `RunError` when another process holds the directory (naming its pid), when the directory holds something that
-    is not a run, or when it was begun by another command or config (naming the fields, with old and new values).
+    is not a run, or when it was begun by another command or config (naming the fields, with old and new values, and
+    `mend`, what can be done).
 
     >>> import tempfile
     >>> with open_run(tempfile.mkdtemp(), "demo", {"seed": 0}) as run:
@@ -132,7 +165,6 @@ def open_run(directory: Path | str, command: str, config: Any) -> Iterator[Run]:
     with _lock(directory):
         wanted = {"command": command, "config": plain(config)}
         if path.exists():
-            mend = "give the old values to go on with it, choose another folder, or delete this one to begin again"
             _refuse_changes(directory, _read(path), wanted, mend=mend)
         else:
             seed = wanted["config"].get("seed") if isinstance(wanted["config"], dict) else None
@@ -201,6 +233,20 @@ def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any],
     ]
     if changed:
         raise RunError(f"{where} was begun with other settings ({'; '.join(changed)}); {mend}")
+
+
+def _deciding(config: Any, inputs: Mapping[str, Path | str] | None) -> dict[str, Any]:
+    return {
+        "config": plain({} if config is None else config),
+        "inputs": {key: _fingerprint(Path(path)) for key, path in (inputs or {}).items()},
+    }
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def _list_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -68,6 +68,11 @@ def progress(name: str, total: float | int | None = None) -> Iterator[Bar]:
     print(f"{name}: {count} in {time.perf_counter() - begin:.1f} s  {_show(bar.fields)}".rstrip(), file=sys.stderr)
 
 
+def note(name: str, text: str) -> None:
+    """A line on stderr in place of a bar, where a stage has nothing to do."""
+    print(f"{name}: {text}", file=sys.stderr)
+
+
 def _show(fields: dict[str, float | int | str]) -> str:
     return "  ".join(
         f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in fields.items()

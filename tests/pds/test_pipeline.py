@@ -22,6 +22,7 @@ from pmpjax.pds.fit import FitConfig, build_fit
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.select import SelectConfig, load_selections
+from pmpjax.pds.stages import stages_of
 from pmpjax.pds.sweep import SolveConfig
 from pmpjax.runs import RunError, stored_config
 from pmpjax.train import OptimizerConfig
@@ -192,15 +193,15 @@ def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole,
     rivals = ("dsir", "gradient-similarity")
     short = dataclasses.replace(config(corpus).pretrain, steps=12, evaluate_every=2)
     wanted = dataclasses.replace(config(corpus), rivals=rivals, seeds=2, pretrain=short)
-    done = ("prepare", "proxy", "solve", "fit", "score")
-    for name in done:  # the stages that rivals must leave as they are
-        shutil.copytree(whole[0] / name, out / name)
-    began = json.loads((whole[0] / "manifest.json").read_text())
-    began["config"] |= {"rivals": rivals, "seeds": 2, "pretrain": dataclasses.asdict(short)}
-    (out / "manifest.json").write_text(json.dumps(began))
-    metrics = run(wanted, out)
-    for name in done:
-        assert (out / name / "manifest.json").read_bytes() == (whole[0] / name / "manifest.json").read_bytes()
+    with pytest.raises(RunError, match=r"seeds: 1 before, 2 now.*--stages-from"):
+        run(wanted, whole[0])
+    with pytest.raises(RunError, match="no run directory"):
+        run(wanted, out, tmp_path)
+    assert not out.exists()
+    metrics = run(wanted, out, whole[0])
+    manifests = {name: [folder / name / "manifest.json" for folder in (out, whole[0])] for name in stages_of(wanted)}
+    same = {name for name, (new, old) in manifests.items() if old.exists() and new.samefile(old)}
+    assert same == {"prepare", "proxy", "solve", "fit", "score"}, "rivals and seeds leave these as they are"
 
     table = json.loads((out / "compare.json").read_text())
     assert table == json.loads((out / "metrics.json").read_text())["comparison"]
@@ -228,10 +229,9 @@ def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, 
         run_stage(wanted, out, "rivals")
     run_stage(wanted, out, "prepare")
     assert stored_config(out, PDSConfig) == wanted
-    for name in ("proxy", "solve", "fit", "score", "select", "pretrain"):
+    for name in ("proxy", "solve", "fit", "score", "pretrain"):
         shutil.copytree(whole[0] / name, out / name)
-    select = (out / "select" / "selections.parquet").read_bytes()
-    shutil.rmtree(out / "select")
+    select = (whole[0] / "select" / "selections.parquet").read_bytes()
     for name in ("select", "evaluate", "report"):
         assert run_stage(wanted, out, name) == out / name
     assert (out / "select" / "selections.parquet").read_bytes() == select

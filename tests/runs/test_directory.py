@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,60 @@ def test_a_stage_knows_its_inputs_by_content_not_by_time(tmp_path):
     run_once(1, delete=True)  # built again, same content: still fits
     with pytest.raises(RunError, match=r"inputs\.one"):
         run_once(2, delete=True)
+
+
+def build(directory, content, rate=0.1):
+    """A run of two stages, of which the second reads the first; returns the folder."""
+    with open_run(directory, "test", {"content": content, "rate": rate}) as run:
+        one = run.stage("one", lambda folder: write_json(folder / "deep" / "x.json", content), config=content)
+        run.stage("two", lambda folder: write_json(folder / "y.json", rate), config={"rate": rate}, inputs={"one": one})
+    return directory
+
+
+def take(directory, earlier, content, rate=0.1):
+    with open_run(directory, "test", {"content": content, "rate": rate}) as run:
+        taken = [run.take("one", earlier, config=content)]
+        inputs = {"one": directory / "one"} if taken[0] else {}
+        return [*taken, run.take("two", earlier, config={"rate": rate}, inputs=inputs)]
+
+
+def test_stages_of_another_run_are_taken_where_config_and_inputs_are_equal(tmp_path):
+    earlier = build(tmp_path / "earlier", 1)
+    assert take(tmp_path / "same", earlier, 1) == [True, True]
+    assert take(tmp_path / "rate", earlier, 1, rate=0.2) == [True, False]
+    assert take(tmp_path / "content", earlier, 2) == [False, False]
+    linked = tmp_path / "same" / "one" / "deep" / "x.json"
+    assert linked.samefile(earlier / "one" / "deep" / "x.json")
+    build(tmp_path / "same", 1)  # whole by the manifests: nothing is refused, nothing built
+    assert linked.samefile(earlier / "one" / "deep" / "x.json")
+
+    other = build(tmp_path / "other", 2)
+    with open_run(tmp_path / "rate", "test", {"content": 1, "rate": 0.2}) as run:
+        assert not run.take("one", other, config=2), "what is here is never replaced"
+        assert not run.take("two", other, config={"rate": 0.1}, inputs={"one": run.directory / "one"})
+        (run.directory / "two.partial").mkdir()
+        assert not run.take("two", earlier, config={"rate": 0.1}, inputs={"one": run.directory / "one"})
+
+
+def test_a_stage_is_taken_whole_over_file_systems_and_after_a_kill(tmp_path, monkeypatch):
+    earlier = build(tmp_path / "earlier", 1)
+
+    def refuse(*_):
+        raise OSError("another device")
+
+    monkeypatch.setattr("pmpjax.runs.directory.os.link", refuse)
+    run = build(tmp_path / "run", 1)
+    shutil.rmtree(run / "one")
+    shutil.rmtree(run / "two")
+    (run / ".one.taken").mkdir()
+    (run / ".one.taken" / "half.json").write_text("[1,")  # what a killed process left
+    assert take(run, earlier, 1) == [True, True]
+    copy, original = (folder / "one" / "deep" / "x.json" for folder in (run, earlier))
+    assert copy.read_bytes() == original.read_bytes() and not copy.samefile(original)
+    assert sorted(path.name for path in (run / "one").iterdir()) == ["deep", "manifest.json"]
+    original.write_text("123")
+    with pytest.raises(RunError, match=r"earlier/one/deep/x\.json has 3 bytes"):
+        take(tmp_path / "again", earlier, 1)
 
 
 def test_a_damaged_stage_is_named(tmp_path):
