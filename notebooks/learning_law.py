@@ -68,11 +68,11 @@ def draw_policy() -> Figure:
     left.plot(baseline, "k--", label="uniform policy")
     left.plot(last["test"], label="optimised policy")
     left.set(xlabel="training step $t$", ylabel="desired test loss", yscale="log")
-    left.legend()
+    left.legend(loc="upper right")
     for column, label in enumerate(("noisy label", "clean, learned", "clean, to be learned")):
         right.plot(np.arange(0, config.steps, 4), last["groups"][:, column], label=label)
-    right.set(xlabel="training step $t$", ylabel="mean weight / uniform weight")
-    right.legend()
+    right.set(xlabel="training step $t$", ylabel="mean weight, of uniform", ylim=(0, 2.4))
+    right.legend(loc="upper right")
     return figure
 
 

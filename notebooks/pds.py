@@ -111,7 +111,7 @@ def draw_curves() -> Figure:
         curve = read_arrays(out / "pretrain" / f"{method}-0")
         right.plot(curve["steps"], curve["test"], style, label=method)
     right.set(xlabel="step of pretraining", ylabel="loss on the held-out target")
-    right.legend()
+    right.legend(loc="upper right")
     return figure
 
 

@@ -231,7 +231,7 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         panels.flat[0].set_ylim(bottom=0)
         panels.flat[0].set_title("SGD solid, AdamW dashed")
         panels.flat[1].set_yscale("log")
-        panels.flat[1].legend(fontsize=6)
+        panels.flat[1].legend(loc="upper left", fontsize=6)
 
 
 def save(rows: list[dict[str, Any]], options: Options) -> str:
