@@ -71,7 +71,7 @@ def draw_policy() -> Figure:
     left.legend(loc="upper right")
     for column, label in enumerate(("noisy label", "clean, learned", "clean, to be learned")):
         right.plot(np.arange(0, config.steps, 4), last["groups"][:, column], label=label)
-    right.set(xlabel="training step $t$", ylabel="mean weight, of uniform", ylim=(0, 2.4))
+    right.set(xlabel="training step $t$", ylabel="mean weight, of uniform", ylim=(0, 1.5 * right.get_ylim()[1]))
     right.legend(loc="upper right")
     return figure
 

@@ -35,7 +35,7 @@ def execute(name: str) -> tuple[dict[str, Any], str]:
 
 
 def execute_apart(name: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The same in a process of its own, with JAX as a reader's is set and not as the tests set it: minutes faster.
+    """The same in a process of its own, with JAX as a reader's is set and not as the tests set it.
 
     Of the names it returns those that are `wanted`, which JSON must be able to hold.
     """
