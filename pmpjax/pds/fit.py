@@ -8,9 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.evaluation import rank_correlation
@@ -18,7 +19,7 @@ from pmpjax.models import DecoderConfig, ScorerModel, initialise, with_trunk
 from pmpjax.models.layers import apply
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
-from pmpjax.runs import write_json
+from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train import OptimizerConfig, adamw, save_params, train
 from pmpjax.train.model import ModelConfig, forward_flops
@@ -33,6 +34,9 @@ class FitConfig:
             scorer cannot learn their noise by heart.
         batch: rows of a step.
         held_out: share of the proxy set's documents that the scorer is measured on and never trained on.
+        clip: scores further than this many deviations from the median are taken as that far (`clipped`); None takes
+            them as they are. A squared error looks at little else than single instances with scores forty deviations
+            away, as AdamW's sweep gives them; SGD's lie within nine and need no clipping.
         model: the decoder below the head; None is the proxy's, and starts from its trained trunk. Another one starts
             from a random init.
         optimizer: AdamW.
@@ -42,11 +46,16 @@ class FitConfig:
     epochs: int = 1
     batch: int = 16
     held_out: float = 0.15
+    clip: float | None = None
     model: ModelConfig | None = None
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     )
     save_every: int = 100
+
+    def __post_init__(self):
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"fit: clip is {self.clip}, expected a positive number of deviations, or none at all")
 
     def steps(self, rows: int) -> int:
         """Steps of a fit to `rows` training rows."""
@@ -64,11 +73,12 @@ def build_fit(
     bar: Bar,
     mesh: Mesh | None = None,
 ) -> None:
-    """Minimises mean_z (m(z) - (s_z - mean) / sd)^2; leaves params.npz and fit.json in `folder`.
+    """Minimises mean_z (m(z) - (s_z - mean) / sd)^2; leaves params.npz, targets.parquet and fit.json in `folder`.
 
     `scores` is the stage solve's scores.parquet; `model` the proxy's, whose trained trunk the scorer starts from unless
-    `config.model` is another one. Standardised by the training part. fit.json has the Spearman
-    correlation on held-out documents and on the training part, with their sizes.
+    `config.model` is another one. Standardised by the training part, after `clipped` where the config says so. fit.json
+    has the Spearman correlation on held-out documents and on the training part, with their sizes, and the share of
+    the training part that was clipped. targets.parquet: row, target, what the scorer was to say of each instance.
 
     Source: PDS (arXiv 2410.07064), section 2.3.
     """
@@ -80,8 +90,9 @@ def build_fit(
             f"no document of the proxy set is left to train the scorer on: {len(rows)} instances, held-out share "
             f"{config.held_out}; lower --fit.held-out or give a larger source"
         )
-    mean, deviation = score[~kept_out].mean(), score[~kept_out].std()
-    target = ((score - mean) / (deviation or 1.0)).astype(np.float32)
+    near = score if config.clip is None else clipped(score, score[~kept_out], config.clip)
+    mean, deviation = near[~kept_out].mean(), near[~kept_out].std()
+    target = ((near - mean) / (deviation or 1.0)).astype(np.float32)
     tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
 
     decoder_config = (config.model or model).decoder(prepared.vocabulary)
@@ -105,6 +116,8 @@ def build_fit(
         mesh=mesh,
     )
     save_params(folder / "params", trained.params)
+    with atomic(folder / "targets.parquet") as temporary:
+        pq.write_table(pa.table({"row": rows, "target": target}), temporary, compression="zstd")
     predicted = predict(decoder_config, trained.params, tokens, lengths, mesh=mesh)
     spearman = {
         name: rank_correlation(predicted[part], score[part])
@@ -119,12 +132,28 @@ def build_fit(
             "rows": {"held_out": int(kept_out.sum()), "train": len(train_rows)},
             "score_mean": mean,
             "score_deviation": deviation,
+            "clipped": float(np.mean(near[~kept_out] != score[~kept_out])),
             "final_mse": float(trained.losses[-20:].mean()),
             "steps": steps,
             "flops": fit_flops(config, decoder_config, len(train_rows), len(rows), length),
         },
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def clipped(
+    scores: Float[np.ndarray, " instances"], reference: Float[np.ndarray, " some"], deviations: float
+) -> Float[np.ndarray, " instances"]:
+    """min(max(s, m - c d), m + c d), m the median of `reference` and d half of what its middle 68% span: for a normal
+    distribution its standard deviation, which single scores do not move. Scores stay as they are where d = 0.
+
+    >>> scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -1000.0])
+    >>> clipped(scores, scores, 3.0).round(1).tolist()
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -3.7]
+    """
+    low, centre, high = np.quantile(reference, [0.1587, 0.5, 0.8413])
+    reach = deviations * (high - low) / 2
+    return np.clip(scores, centre - reach, centre + reach) if reach > 0 else scores
 
 
 def squared_errors(scorer: ScorerModel) -> Callable[[Any, dict[str, Any]], Array]:

@@ -166,8 +166,9 @@ def _select_again(
         build_fit(config.fit, model, prepared, folder / "solve" / "scores.parquet", params, drawn, at, quiet, mesh)
 
     def score(at: Path) -> None:
-        scorer = config.fit.model or model
-        build_score(config.score, scorer, prepared, load_params(folder / "fit" / "params"), at, quiet, mesh)
+        scorer, fitted = config.fit.model or model, folder / "fit"
+        params, targets = load_params(fitted / "params"), fitted / "targets.parquet"
+        build_score(config.score, scorer, prepared, params, at, quiet, mesh, targets)
 
     def select(at: Path) -> None:
         methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}

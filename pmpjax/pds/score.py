@@ -41,11 +41,15 @@ class ScoreConfig:
         batch: rows scored at once.
         shard: rows whose scores are written at once; a killed run goes on after the last whole shard.
         buckets: lengths that batches are cut to, one compilation each; more of them compute less padding.
+        measured: rows whose worth the sweep measured keep it, standardised as the scorer's targets are, and the scorer
+            speaks for the others alone. A scorer averages noise out and levels what it cannot see: SGD's worths choose
+            as well through it, AdamW's better without (`experiments/pds_compare.md`).
     """
 
     batch: int = 64
     shard: int = 4096
     buckets: int = 4
+    measured: bool = False
 
     def __post_init__(self):
         if min(self.batch, self.shard, self.buckets) < 1:
@@ -172,29 +176,36 @@ def build_score(
     folder: Path,
     bar: Bar,
     mesh: Mesh | None = None,
+    targets: Path | None = None,
 ) -> None:
     """Scores every document of the source, shard by shard, and goes on after a kill with the shards that are not whole.
 
+    `targets` is the stage fit's targets.parquet, which `config.measured` needs.
+
     Files:
         scores.parquet: id, score, rows, tokens (`score_shard`); one line a document, in the corpus's order.
-        score.json: documents, rows, FLOPs with what padding costs; `not_finite`, how many documents have no finite
-            score and the first ids of them; `recomputed`, the files of shards that were there and could not be trusted.
+        score.json: documents, rows, how many of them were `measured`, FLOPs with what padding costs; `not_finite`, how
+            many documents have no finite score and the first ids of them; `recomputed`, the files of shards that were
+            there and could not be trusted.
         shards: what is done so far; removed at the end.
     """
     decoder, kept = model.decoder(prepared.vocabulary), folder / "shards"
     if not (folder / "score.json").exists():  # written when all else is whole
+        measured = _measured(config, len(prepared.source_rows), targets)
         shards = prepared_shards(prepared, config.shard)
         missing = [shard for shard in shards if read_shard(kept, shard) is None]
         recomputed = [shard.name for shard in missing if (kept / shard.name).exists()]
         bar.update(len(prepared.source_rows) - sum(len(shard.lengths) for shard in missing))
         sets = ((shard.tokens, shard.lengths) for shard in missing)
         for shard, scores in zip(missing, _predictions(decoder, params, sets, config, bar.update, mesh), strict=True):
-            write_shard(kept, shard, document_table(shard, scores))
+            known = measured[shard.first_row : shard.first_row + len(scores)]
+            write_shard(kept, shard, document_table(shard, np.where(np.isnan(known), scores, known)))
         write_scores(folder / "scores.parquet", (_stored(kept, shard) for shard in shards))
         computed = sum(computed_tokens(shard.lengths, shard.tokens.shape[1], config) for shard in shards)
         facts = {
             "documents": len(prepared.documents.ids),
             "rows": len(prepared.source_rows),
+            "measured": int(np.isfinite(measured).sum()),
             "flops": forward_flops(decoder, computed, output=False),
             "padding": 1 - int(prepared.source_lengths.sum()) / computed,
             "not_finite": _not_finite(folder / "scores.parquet"),
@@ -202,6 +213,17 @@ def build_score(
         }
         write_json(folder / "score.json", facts)
     shutil.rmtree(kept, ignore_errors=True)
+
+
+def _measured(config: ScoreConfig, rows: int, targets: Path | None) -> Float[np.ndarray, " rows"]:
+    """What the sweep measured of each row, standardised; NaN where it did not or the config does not ask."""
+    found = np.full(rows, np.nan, np.float32)
+    if config.measured:
+        if targets is None:
+            raise ValueError("score: measured is set; give the stage fit's targets.parquet as `targets`")
+        table = pq.read_table(targets)
+        found[table["row"].to_numpy()] = table["target"].to_numpy()
+    return found
 
 
 def computed_tokens(lengths: np.ndarray, longest: int, config: ScoreConfig) -> int:

@@ -59,9 +59,10 @@ def _fit(work: Work) -> None:
 
 
 def _score(work: Work) -> None:
-    config, params = work.config, load_params(work.folders["fit"] / "params")
+    config, fit = work.config, work.folders["fit"]
+    params, targets = load_params(fit / "params"), fit / "targets.parquet"
     with progress("score", len(work.data.source_rows)) as bar:
-        build_score(config.score, config.scorer_model, work.data, params, work.folder, bar, work.mesh)
+        build_score(config.score, config.scorer_model, work.data, params, work.folder, bar, work.mesh, targets)
 
 
 def _rivals(work: Work) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, initialise
-from pmpjax.pds.fit import FitConfig, build_fit, held_out
+from pmpjax.pds.fit import FitConfig, build_fit, clipped, held_out
 from pmpjax.pds.score import predict
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig
@@ -51,3 +51,38 @@ def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):
     pq.write_table(pa.table({"row": [0, 1], "document": [0, 0], "score": [1.0, 2.0]}), tmp_path / "scores.parquet")
     with pytest.raises(ValueError, match=r"--fit\.held-out"):
         build_fit(FitConfig(), MODEL, prepared, tmp_path / "scores.parquet", {}, 0, tmp_path, Recorder())
+
+
+def test_clipping_bounds_what_one_instance_can_do_and_keeps_the_order_of_the_others():
+    scores = np.random.default_rng(0).normal(size=401)
+    far = [np.append(scores, outlier) for outlier in (-1e3, -1e9)]
+    np.testing.assert_array_equal(*(clipped(each, each, 3.0) for each in far))
+    near = np.abs(scores - np.median(scores)) < 2.5
+    np.testing.assert_array_equal(clipped(far[0], far[0], 3.0)[:-1][near], scores[near])
+    assert np.abs(clipped(far[0], far[0], 3.0)).max() < 4
+    equal = np.array([1.0] * 9 + [9.0])
+    np.testing.assert_array_equal(clipped(equal, equal, 3.0), equal)
+
+
+def test_one_instance_far_away_spoils_a_scorer_that_does_not_clip(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    rows = np.flatnonzero(prepared.source_lengths >= 6)
+    document = prepared.source_document[rows]
+    scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
+    scores[np.flatnonzero(~held_out(document, FitConfig.held_out, 0))[:2]] = -1e4
+    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), tmp_path / "scores.parquet")
+    params = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
+    found = {}
+    for clip in (None, 3.0):
+        optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
+        config = FitConfig(epochs=12, batch=8, clip=clip, optimizer=optimizer)
+        folder = tmp_path / f"clip-{clip}"
+        build_fit(config, MODEL, prepared, tmp_path / "scores.parquet", params, 0, folder, Recorder())
+        found[clip] = json.loads((folder / "fit.json").read_text())
+    assert found[3.0]["spearman"]["held_out"] > found[None]["spearman"]["held_out"] + 0.2
+    assert found[None]["clipped"] == 0 and 0 < found[3.0]["clipped"] < 0.1
+
+
+def test_a_clip_that_is_not_positive_is_refused():
+    with pytest.raises(ValueError, match="clip is 0"):
+        FitConfig(clip=0.0)

@@ -1,5 +1,6 @@
 """The scorer's word on a corpus: by length, by shard, killed, corrupted."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -230,3 +232,25 @@ def test_stored_scores_that_were_damaged_are_refused(corpus, whole, tmp_path, da
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} 0"):
         ScoreConfig(**{name: 0})
+
+
+def test_rows_whose_worth_was_measured_keep_it_and_the_scorer_speaks_for_the_others(corpus, tmp_path):
+    prepared, params = corpus
+    rows = np.flatnonzero(np.arange(len(prepared.source_rows)) % 3 > 0)
+    target = np.random.default_rng(0).normal(size=len(rows)).astype(np.float32)
+    pq.write_table(pa.table({"row": rows, "target": target}), tmp_path / "targets.parquet")
+    expected = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, CONFIG)
+    expected[rows] = target
+    weights = prepared.source_lengths.astype(float)
+    means = np.bincount(prepared.source_document, expected * weights) / np.bincount(prepared.source_document, weights)
+    for measured in (True, False):
+        config, folder = dataclasses.replace(CONFIG, measured=measured), tmp_path / str(measured)
+        build_score(config, MODEL, *corpus, folder, Recorder(), targets=tmp_path / "targets.parquet")
+        found = pq.read_table(folder / "scores.parquet")["score"].to_numpy()
+        assert np.allclose(found, means, rtol=1e-5, atol=1e-6) == measured
+        assert json.loads((folder / "score.json").read_text())["measured"] == measured * len(rows)
+
+
+def test_measured_scores_without_their_file_are_an_error_that_names_it(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"targets\.parquet"):
+        build_score(dataclasses.replace(CONFIG, measured=True), MODEL, *corpus, tmp_path, Recorder())
