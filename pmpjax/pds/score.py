@@ -6,7 +6,7 @@ import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -41,15 +41,15 @@ class ScoreConfig:
         batch: rows scored at once.
         shard: rows whose scores are written at once; a killed run goes on after the last whole shard.
         buckets: lengths that batches are cut to, one compilation each; more of them compute less padding.
-        measured: rows whose worth the sweep measured keep it, standardised as the scorer's targets are, and the scorer
-            speaks for the others alone. A scorer averages noise out and levels what it cannot see: SGD's worths choose
-            as well through it, AdamW's better without (`experiments/pds_compare.md`).
+        worth: what a row that the sweep evaluated counts with: what the scorer predicts for it as for any other, or the
+            worth "measured", standardised as the scorer's targets are. A scorer averages noise out and levels what it
+            cannot see: SGD's worths choose as well through it, AdamW's better without (`experiments/pds_compare.md`).
     """
 
     batch: int = 64
     shard: int = 4096
     buckets: int = 4
-    measured: bool = False
+    worth: Literal["predicted", "measured"] = "predicted"
 
     def __post_init__(self):
         if min(self.batch, self.shard, self.buckets) < 1:
@@ -180,7 +180,7 @@ def build_score(
 ) -> None:
     """Scores every document of the source, shard by shard, and goes on after a kill with the shards that are not whole.
 
-    `targets` is the stage fit's targets.parquet, which `config.measured` needs.
+    `targets` is the stage fit's targets.parquet, which the worth "measured" needs.
 
     Files:
         scores.parquet: id, score, rows, tokens (`score_shard`); one line a document, in the corpus's order.
@@ -218,9 +218,9 @@ def build_score(
 def _measured(config: ScoreConfig, rows: int, targets: Path | None) -> Float[np.ndarray, " rows"]:
     """What the sweep measured of each row, standardised; NaN where it did not or the config does not ask."""
     found = np.full(rows, np.nan, np.float32)
-    if config.measured:
+    if config.worth == "measured":
         if targets is None:
-            raise ValueError("score: measured is set; give the stage fit's targets.parquet as `targets`")
+            raise ValueError("score: worth is 'measured'; give the stage fit's targets.parquet as `targets`")
         table = pq.read_table(targets)
         found[table["row"].to_numpy()] = table["target"].to_numpy()
     return found

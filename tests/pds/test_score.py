@@ -243,8 +243,9 @@ def test_rows_whose_worth_was_measured_keep_it_and_the_scorer_speaks_for_the_oth
     expected[rows] = target
     weights = prepared.source_lengths.astype(float)
     means = np.bincount(prepared.source_document, expected * weights) / np.bincount(prepared.source_document, weights)
-    for measured in (True, False):
-        config, folder = dataclasses.replace(CONFIG, measured=measured), tmp_path / str(measured)
+    for worth in ("measured", "predicted"):
+        measured = worth == "measured"
+        config, folder = dataclasses.replace(CONFIG, worth=worth), tmp_path / worth
         build_score(config, MODEL, *corpus, folder, Recorder(), targets=tmp_path / "targets.parquet")
         found = pq.read_table(folder / "scores.parquet")["score"].to_numpy()
         assert np.allclose(found, means, rtol=1e-5, atol=1e-6) == measured
@@ -253,4 +254,4 @@ def test_rows_whose_worth_was_measured_keep_it_and_the_scorer_speaks_for_the_oth
 
 def test_measured_scores_without_their_file_are_an_error_that_names_it(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"targets\.parquet"):
-        build_score(dataclasses.replace(CONFIG, measured=True), MODEL, *corpus, tmp_path, Recorder())
+        build_score(dataclasses.replace(CONFIG, worth="measured"), MODEL, *corpus, tmp_path, Recorder())
