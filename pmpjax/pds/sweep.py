@@ -35,8 +35,8 @@ class SolveConfig:
         steps: T.
         batch: rows of the proxy set in a step.
         rule: the plant: the paper's "sgd", or "adamw", by which the proxy was trained and from the moments that it
-            ended with. AdamW's worths choose better at four times the cost, but through a scorer 71% of documents of
-            random tokens were in the lowest third, by SGD's 95% (`experiments/pds_compare.md`).
+            ended with. AdamW's worths at four steps choose better at four times the cost, but a scorer of them has 71%
+            of documents of random tokens in its lowest third, one of SGD's 95% (`experiments/pds_compare.md`).
         learning_rate: of that rule; None is 0.1 for SGD, for AdamW a quarter of the last of the proxy's training. Too
             large a step is unstable for the costate while the loss looks fine; too small a one moves the proxy so
             little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are

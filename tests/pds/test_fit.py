@@ -17,6 +17,7 @@ from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
 
 
 def test_held_out_instances_share_no_document_with_the_others():
@@ -28,15 +29,26 @@ def test_held_out_instances_share_no_document_with_the_others():
     assert held_out(np.array([4, 4, 7]), 0.01, seed=0).any()
 
 
-def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
-    prepared = prepared_corpus(tmp_path)
+def two_languages(folder):
+    """The corpus, its instances' rows and documents, and scores by which its two languages differ; a proxy."""
+    prepared = prepared_corpus(folder)
     rows = np.flatnonzero(prepared.source_lengths >= 6)
     document = prepared.source_document[rows]
     scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
-    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), tmp_path / "scores.parquet")
-    params = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
-    config = FitConfig(epochs=12, batch=8, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5))
-    build_fit(config, MODEL, prepared, tmp_path / "scores.parquet", params, 0, tmp_path, Recorder())
+    proxy = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
+    return prepared, rows, document, scores, proxy
+
+
+def store(path, rows, document, scores):
+    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), path)
+    return path
+
+
+def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
+    prepared, rows, document, scores, params = two_languages(tmp_path)
+    path = store(tmp_path / "scores.parquet", rows, document, scores)
+    config = FitConfig(epochs=12, batch=8, optimizer=OPTIMIZER)
+    build_fit(config, MODEL, prepared, path, params, 0, tmp_path, Recorder())
     facts = json.loads((tmp_path / "fit.json").read_text())
     # Two groups, inside which the ranks are noise: 3/4 when the groups are told apart, 0 by chance.
     assert facts["spearman"]["held_out"] > 0.5
@@ -48,9 +60,9 @@ def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
 
 def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):
     prepared = prepared_corpus(tmp_path)
-    pq.write_table(pa.table({"row": [0, 1], "document": [0, 0], "score": [1.0, 2.0]}), tmp_path / "scores.parquet")
+    path = store(tmp_path / "scores.parquet", [0, 1], [0, 0], [1.0, 2.0])
     with pytest.raises(ValueError, match=r"--fit\.held-out"):
-        build_fit(FitConfig(), MODEL, prepared, tmp_path / "scores.parquet", {}, 0, tmp_path, Recorder())
+        build_fit(FitConfig(), MODEL, prepared, path, {}, 0, tmp_path, Recorder())
 
 
 def test_clipping_bounds_what_one_instance_can_do_and_keeps_the_order_of_the_others():
@@ -64,20 +76,15 @@ def test_clipping_bounds_what_one_instance_can_do_and_keeps_the_order_of_the_oth
     np.testing.assert_array_equal(clipped(equal, equal, 3.0), equal)
 
 
-def test_one_instance_far_away_spoils_a_scorer_that_does_not_clip(tmp_path):
-    prepared = prepared_corpus(tmp_path)
-    rows = np.flatnonzero(prepared.source_lengths >= 6)
-    document = prepared.source_document[rows]
-    scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
+def test_instances_far_away_spoil_a_scorer_that_does_not_clip(tmp_path):
+    prepared, rows, document, scores, params = two_languages(tmp_path)
     scores[np.flatnonzero(~held_out(document, FitConfig.held_out, 0))[:2]] = -1e4
-    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), tmp_path / "scores.parquet")
-    params = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
+    path = store(tmp_path / "scores.parquet", rows, document, scores)
     found = {}
     for clip in (None, 3.0):
-        optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
-        config = FitConfig(epochs=12, batch=8, clip=clip, optimizer=optimizer)
+        config = FitConfig(epochs=12, batch=8, clip=clip, optimizer=OPTIMIZER)
         folder = tmp_path / f"clip-{clip}"
-        build_fit(config, MODEL, prepared, tmp_path / "scores.parquet", params, 0, folder, Recorder())
+        build_fit(config, MODEL, prepared, path, params, 0, folder, Recorder())
         found[clip] = json.loads((folder / "fit.json").read_text())
     assert found[3.0]["spearman"]["held_out"] > found[None]["spearman"]["held_out"] + 0.2
     assert found[None]["clipped"] == 0 and 0 < found[3.0]["clipped"] < 0.1
