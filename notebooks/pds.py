@@ -13,7 +13,6 @@
 # pmpjax from its repository, and take `config = PRESETS["colab-tpu"]` of `pmpjax.pds.presets`.
 
 # %%
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -27,10 +26,10 @@ from pmpjax.data import Budget, load_prepared
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds import PDSConfig, run, run_stage
 from pmpjax.pds.config import TextConfig
+from pmpjax.pds.plan import draw_steps
 from pmpjax.pds.plant import initial_state
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig, load_proxy
-from pmpjax.pds.solve import draw_steps
 from pmpjax.pds.sweep import SolveConfig, proxy_problem, score_instances
 from pmpjax.runs import read_arrays
 
@@ -58,7 +57,7 @@ print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tok
 long = np.flatnonzero(data.source_lengths >= config.solve.minimum_tokens)
 rows = np.sort(np.random.default_rng(0).permutation(long)[:256])
 instances = Rows(data.source_rows[rows], data.source_lengths[rows])
-solve = dataclasses.replace(config.solve, every=1)
+solve = SolveConfig(rule="sgd", steps=32, dev_batch=64, every=1)
 steps, _ = draw_steps(solve, data, instances, seed=0)
 solved = score_instances(solve, decoder, proxy, steps, instances)
 print(f"area under the desired loss: {solved.sweep.value:.2f}; {solved.sweep.health.describe()}")

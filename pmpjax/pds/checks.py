@@ -12,11 +12,11 @@ from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.injection import random_documents
+from pmpjax.pds.plan import draw_instances, plan
 from pmpjax.pds.plant import Warm
 from pmpjax.pds.proxy import load_proxy
 from pmpjax.pds.score import score_shard
 from pmpjax.pds.shards import Shard
-from pmpjax.pds.solve import draw_instances, draw_steps
 from pmpjax.pds.sweep import score_instances
 from pmpjax.pds.work import load_data
 from pmpjax.runs import stored_config
@@ -73,9 +73,9 @@ def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Warm, count: int) 
         generator.shuffle(row[:length])
     proxy_set = draw_instances(config.solve, data, config.seed)
     instances = Rows(data.source_rows[proxy_set], data.source_lengths[proxy_set])
-    steps, dev = draw_steps(config.solve, data, instances, config.seed)
-    both = Rows(np.concatenate([tokens, shuffled]), np.concatenate([lengths, lengths]))
     decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
+    steps, dev, _ = plan(config.solve, decoder, data, proxy, instances, config.seed)
+    both = Rows(np.concatenate([tokens, shuffled]), np.concatenate([lengths, lengths]))
     weights = pmp.uniform(len(proxy_set))
     scores = np.asarray(score_instances(config.solve, decoder, proxy, steps, both, weights=weights, dev=dev).scores)
     return scores[: len(rows)], scores[len(rows) :]

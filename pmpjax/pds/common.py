@@ -1,10 +1,10 @@
-"""What the stages share: keys from the seed."""
+"""What the stages share: keys from the seed, and a cut for long tails."""
 
 import zlib
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 
 def stage_key(seed: int, *names: str) -> Array:
@@ -24,6 +24,21 @@ def stage_generator(seed: int, *names: str) -> np.random.Generator:
 def stage_seed(seed: int, *names: str) -> int:
     """The same as a whole number, for `pmpjax.data.batch_schedule`."""
     return int(stage_generator(seed, *names).integers(2**31))
+
+
+def clipped(
+    scores: Float[np.ndarray, " instances"], reference: Float[np.ndarray, " some"], deviations: float
+) -> Float[np.ndarray, " instances"]:
+    """min(max(s, m - c d), m + c d), m the median of `reference` and d half of what its middle 68% span: for a normal
+    distribution its standard deviation, which single scores do not move. Scores stay as they are where d = 0.
+
+    >>> scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -1000.0])
+    >>> clipped(scores, scores, 3.0).round(1).tolist()
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -3.7]
+    """
+    low, centre, high = np.quantile(reference, [0.1587, 0.5, 0.8413])
+    reach = deviations * (high - low) / 2
+    return np.clip(scores, centre - reach, centre + reach) if reach > 0 else scores
 
 
 def _code(*names: str) -> int:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pmpjax.data import Budget
-from pmpjax.pds.evaluate import EvaluateConfig
+from pmpjax.pds.evaluate import METHOD, EvaluateConfig
 from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.prepare import PrepareConfig
 from pmpjax.pds.pretrain import PretrainConfig
@@ -78,7 +78,7 @@ class PDSConfig:
     solve: SolveConfig = dataclasses.field(default_factory=SolveConfig)
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
-    select: SelectConfig = dataclasses.field(default_factory=lambda: SelectConfig(ratio=0.3))
+    select: SelectConfig = dataclasses.field(default_factory=lambda: SelectConfig(ratio=0.3, falling=(METHOD,)))
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     report: ReportConfig = dataclasses.field(default_factory=ReportConfig)

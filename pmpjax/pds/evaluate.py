@@ -11,6 +11,7 @@ import numpy as np
 from pmpjax.evaluation import Speedup, estimate, smooth, speedup
 from pmpjax.runs import write_json
 
+METHOD = "pds"
 BASELINE = "random"
 RECEDING = "pds-receding"
 TITLES = {

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.evaluation import rank_correlation
 from pmpjax.models import DecoderConfig, ScorerModel, initialise, with_trunk
 from pmpjax.models.layers import apply
-from pmpjax.pds.common import stage_generator, stage_key, stage_seed
+from pmpjax.pds.common import clipped, stage_generator, stage_key, stage_seed
 from pmpjax.pds.score import predict
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
@@ -35,8 +35,8 @@ class FitConfig:
         batch: rows of a step.
         held_out: share of the proxy set's documents that the scorer is measured on and never trained on.
         clip: scores further than this many deviations from the median are taken as that far (`clipped`); None takes
-            them as they are. A squared error looks at little else than single instances with scores forty deviations
-            away, as AdamW's sweep gives them; SGD's lie within nine and need no clipping.
+            them as they are, which is enough for SGD's, all within nine. Among AdamW's are some forty deviations away:
+            a squared error would look at little else.
         model: the decoder below the head; None is the proxy's, and starts from its trained trunk. Another one starts
             from a random init.
         optimizer: AdamW.
@@ -46,7 +46,7 @@ class FitConfig:
     epochs: int = 1
     batch: int = 16
     held_out: float = 0.15
-    clip: float | None = None
+    clip: float | None = 3.0
     model: ModelConfig | None = None
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
@@ -139,21 +139,6 @@ def build_fit(
         },
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-def clipped(
-    scores: Float[np.ndarray, " instances"], reference: Float[np.ndarray, " some"], deviations: float
-) -> Float[np.ndarray, " instances"]:
-    """min(max(s, m - c d), m + c d), m the median of `reference` and d half of what its middle 68% span: for a normal
-    distribution its standard deviation, which single scores do not move. Scores stay as they are where d = 0.
-
-    >>> scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -1000.0])
-    >>> clipped(scores, scores, 3.0).round(1).tolist()
-    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -3.7]
-    """
-    low, centre, high = np.quantile(reference, [0.1587, 0.5, 0.8413])
-    reach = deviations * (high - low) / 2
-    return np.clip(scores, centre - reach, centre + reach) if reach > 0 else scores
 
 
 def squared_errors(scorer: ScorerModel) -> Callable[[Any, dict[str, Any]], Array]:

@@ -20,14 +20,17 @@ def origin_group(origin: str) -> str:
 
 
 def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[str, float]]:
-    """Share of the tokens of each group of origins in the source and in the selection, largest of the source first."""
+    """Share of the tokens of each group of origins in the source and in the selection, largest of the source first.
+
+    A document that is `selected` several times counts as often.
+    """
     groups = np.array([origin_group(origin) for origin in table.origins])
-    chosen = np.isin(np.arange(len(groups)), selected)
-    total, kept = float(table.n_tokens.sum()), float(table.n_tokens[chosen].sum())
+    chosen = table.n_tokens * np.bincount(selected, minlength=len(groups))
+    total, kept = float(table.n_tokens.sum()), float(chosen.sum())
     shares = {
         str(name): {
             "source": float(table.n_tokens[groups == name].sum() / total),
-            "selection": float(table.n_tokens[(groups == name) & chosen].sum() / kept),
+            "selection": float(chosen[groups == name].sum() / kept),
         }
         for name in np.unique(groups)
     }

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.pds.config import PDSConfig, deciding
-from pmpjax.pds.stages import METHOD, stages_of
+from pmpjax.pds.evaluate import METHOD
+from pmpjax.pds.stages import stages_of
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs import Run, RunError, open_run, write_json

@@ -16,7 +16,8 @@ from pmpjax.pds.overhead import corpus_tokens
 from pmpjax.pds.plant import plant
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.score import score_function
-from pmpjax.pds.sweep import Step, sweep_function
+from pmpjax.pds.solve import sweep_flops
+from pmpjax.pds.sweep import SolveConfig, Step, sweep_function
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.loop import step_function
 from pmpjax.train.mesh import BATCH_AXES, check_mesh, shardings
@@ -102,7 +103,7 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
         "solve": Program(
             proxy,
             parameter_count(theta),
-            solve.outer_steps,
+            solve.outer_steps + _first_sweep(solve, placement.dev_rows),
             lambda: sweep_function(solve, proxy, config.proxy.optimizer, mesh).lower(
                 start, weights, step, rows(instances, sharding=whole), dev
             ),
@@ -123,6 +124,15 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
         ),
         "pretrain": trained(model, config.pretrain.optimizer, config.pretrain.steps, config.pretrain.batch),
     }
+
+
+def _first_sweep(solve: SolveConfig, dev_rows: int) -> float:
+    """The small sweep before the others, by FLOPs as a part of one of them; 0 where there is none."""
+    if solve.along == "source":
+        return 0.0
+    dev, evaluations = solve.dev_batch or dev_rows, -(-solve.steps // solve.every)
+    whole = sweep_flops(solve, solve.instances, evaluations, dev, lambda rows: rows)
+    return sweep_flops(solve, min(solve.pool_size, solve.instances), 1, dev, lambda rows: rows) / whole
 
 
 def _lying(tree: Any, mesh: Mesh) -> Any:

@@ -16,7 +16,7 @@ from pmpjax.evaluation import smooth
 from pmpjax.models import Decoder, Rows, example_losses, initialise
 from pmpjax.pds.common import stage_key, stage_seed
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.evaluate import RECEDING, paired_difference
+from pmpjax.pds.evaluate import METHOD, RECEDING, paired_difference
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.plant import warm
 from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
@@ -172,7 +172,9 @@ def _select_again(
 
     def select(at: Path) -> None:
         methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}
-        left = dataclasses.replace(config.select, ratio=config.select.ratio * (1 - step / settings.steps))
+        falling = (RECEDING,) if METHOD in config.select.falling else ()
+        ratio = config.select.ratio * (1 - step / settings.steps)
+        left = dataclasses.replace(config.select, ratio=ratio, falling=falling)
         build_select(left, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {

@@ -69,7 +69,7 @@ def build_report(
     """
     worth = np.asarray(pq.read_table(scores, columns=["score"])["score"])
     stages = metrics["stages"]
-    draw_scores(worth, selected, stages["solve"]["direction_norms"], folder / "scores")
+    draw_scores(worth, np.unique(selected), stages["solve"]["direction_norms"], folder / "scores")
     final = metrics["final_target_loss"]
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>PDS run</title>",

@@ -41,15 +41,16 @@ class ScoreConfig:
         batch: rows scored at once.
         shard: rows whose scores are written at once; a killed run goes on after the last whole shard.
         buckets: lengths that batches are cut to, one compilation each; more of them compute less padding.
-        worth: what a row that the sweep evaluated counts with: what the scorer predicts for it as for any other, or the
-            worth "measured", standardised as the scorer's targets are. A scorer averages noise out and levels what it
-            cannot see: SGD's worths choose as well through it, AdamW's better without (`experiments/pds_compare.md`).
+        worth: what a row that the sweep evaluated counts with: the worth "measured", standardised as the scorer's
+            targets are, or what the scorer predicts for it as for any other. A scorer averages noise out and levels
+            what it cannot see: AdamW's worths choose better without it, SGD's as well with it
+            (`experiments/pds_compare.md`).
     """
 
     batch: int = 64
     shard: int = 4096
     buckets: int = 4
-    worth: Literal["predicted", "measured"] = "predicted"
+    worth: Literal["predicted", "measured"] = "measured"
 
     def __post_init__(self):
         if min(self.batch, self.shard, self.buckets) < 1:

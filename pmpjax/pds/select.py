@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines import Scorer
 from pmpjax.data import DocumentTable, Prepared
-from pmpjax.pds.common import stage_key
+from pmpjax.pds.common import stage_generator, stage_key
 from pmpjax.pds.gumbel import Chosen, Corpus, Documents, Passes, gumbel_selection, measure
 from pmpjax.pds.origins import origin_group
 from pmpjax.pds.score import StoredScores
@@ -43,11 +43,16 @@ class SelectConfig:
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
         largest_share: no group of origins (a kind of harvested text, an ending of files) has more than this share of
             the budget; its documents are passed over from the first one on that would bring it above.
+        falling: methods whose documents come as often as their rank says, from twice to not at all (`falling_weights`);
+            all others, as their papers have it, take each chosen document once. What a weight is worth is seen only
+            where the highest ranks are right: AdamW's worths and RHO-Loss gain by it, SGD's worths do not
+            (`experiments/pds_compare.md`).
     """
 
     ratio: float = 0.4
     temperature: float = 0.1
     largest_share: float = 1.0
+    falling: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not (0 < self.ratio <= 1 and 0 < self.largest_share <= 1 and 0 <= self.temperature < math.inf):
@@ -68,10 +73,13 @@ def build_select(
     """Chooses documents by each method and seed, all with the same budget of tokens (`gumbel_selection`).
 
     Files:
-        selected.jsonl: id, origin, score, text of the first method's documents for the first seed, best first.
-        selections.parquet: method, seed, document (index), id, score; in the order of choice.
-        select.json: documents, tokens and `all_equal` of each selection (a method that gives all documents one score
-            chooses at random), those of the first, and `selected_fraction` of the source's tokens.
+        selected.jsonl: id, origin, score, text of the first method's documents for the first seed, best first; each
+            once.
+        selections.parquet: method, seed, document (index), id, score; in the order of choice, a line for each time that
+            the document comes in one pass over the selection.
+        select.json: of each selection the documents, the tokens of one pass over it and `all_equal` (a method that
+            gives all documents one score chooses at random); of the first its documents, and its tokens as a share of
+            the source's, `selected_fraction`.
     """
     table = prepared.documents
     groups = np.zeros(len(table.ids), np.int64)
@@ -88,13 +96,18 @@ def build_select(
                 passes = _passes(prepared, method, groups, stage_key(seed, "select", name, "scores"))
                 corpus = measure(passes)
                 chosen = _choose(config, passes, corpus, stage_key(seed, "select", name, "gumbel"))
-                tokens = int(chosen.tokens.sum())
+                times = np.ones(len(chosen.tokens), np.int64)
+                if name in config.falling:
+                    weights = falling_weights(chosen.tokens)
+                    times = whole_times(weights, stage_generator(seed, "select", name, "times").random())
+                tokens = int(times @ chosen.tokens)
                 facts[name].append(
-                    {"documents": len(chosen.position), "tokens": tokens, "all_equal": corpus.deviation == 0}
+                    {"documents": int((times > 0).sum()), "tokens": tokens, "all_equal": corpus.deviation == 0}
                 )
-                writer.write_table(_selection(prepared, name, seed, chosen))
+                writer.write_table(_selection(prepared, name, seed, chosen, times))
                 if (name, seed) == first:
                     by_score = np.argsort(-chosen.score, kind="stable")
+                    by_score = by_score[times[by_score] > 0]
                     write_selected(folder / "selected.jsonl", table, chosen.position[by_score], chosen.score[by_score])
                 bar.update(1)
     of_first = facts[first[0]][0]
@@ -124,6 +137,34 @@ def _choose(config: SelectConfig, passes: Passes, corpus: Corpus, key: Array) ->
     return Chosen(*(column[order] for column in columns))
 
 
+def falling_weights(tokens: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " chosen"]:
+    """w_n = 2 (1 - F_n): F_n is the share of the chosen tokens that were chosen before the middle of document n.
+
+    By tokens their mean is 1: what is seen stays as much. `tokens`: of documents in the order of choice.
+
+    The worth is a derivative in the weights: a step along it gives the worthier documents more, and they are worth less
+    with each time that they come. The paper's projection on the simplex would weigh by the worths themselves; weights
+    by rank do the same with whatever tails the worths have.
+
+    >>> falling_weights(np.array([1, 2, 1])).tolist()
+    [1.75, 1.0, 0.25]
+    """
+    before = np.cumsum(tokens) - tokens / 2
+    return 2 * (1 - before / max(1, int(np.sum(tokens))))
+
+
+def whole_times(weights: Float[np.ndarray, " chosen"], offset: float) -> Int[np.ndarray, " chosen"]:
+    """How often each comes: w_n rounded down or up, so that all before it together are within one of their weights.
+
+    Over an offset drawn evenly from [0, 1) the expectation of each is its weight (systematic sampling).
+
+    >>> whole_times(np.array([1.75, 1.0, 0.25]), offset=0.5).tolist()
+    [2, 1, 0]
+    """
+    ends = np.floor(np.cumsum(weights) + offset).astype(np.int64)
+    return np.diff(ends, prepend=0)
+
+
 def _passes(prepared: Prepared, method: Scorer, groups: np.ndarray, key: Array) -> Passes:
     """A method's documents in parts; scores that lie in a file are read from it again at each pass."""
     if isinstance(method, StoredScores):
@@ -143,10 +184,10 @@ def _passes(prepared: Prepared, method: Scorer, groups: np.ndarray, key: Array) 
     return passes
 
 
-def _selection(prepared: Prepared, method: str, seed: int, chosen: Chosen) -> pa.Table:
-    count = len(chosen.position)
-    ids = prepared.documents.ids[chosen.position].tolist()
-    return pa.table([[method] * count, [seed] * count, chosen.position, ids, chosen.score], schema=SCHEMA)
+def _selection(prepared: Prepared, method: str, seed: int, chosen: Chosen, times: np.ndarray) -> pa.Table:
+    position, count = np.repeat(chosen.position, times), int(times.sum())
+    ids, score = prepared.documents.ids[position].tolist(), np.repeat(chosen.score, times)
+    return pa.table([[method] * count, [seed] * count, position, ids, score], schema=SCHEMA)
 
 
 def write_selected(path: Path, table: DocumentTable, documents: np.ndarray, scores: np.ndarray) -> None:
@@ -183,7 +224,7 @@ def _texts(table: DocumentTable, documents: np.ndarray) -> Iterator[str]:
 
 
 def load_selections(folder: Path) -> dict[tuple[str, int], np.ndarray]:
-    """(method, seed) -> document indices in the order of choice."""
+    """(method, seed) -> document indices in the order of choice, each as often as it comes in one pass."""
     table = pq.read_table(folder / "selections.parquet", columns=["method", "seed", "document"]).to_pydict()
     methods, seeds = np.asarray(table["method"]), np.asarray(table["seed"])
     documents = np.asarray(table["document"], np.int64)

@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 
 import pmpjax as pmp
 from pmpjax.control.conditions import conditions_at, consistency_check
-from pmpjax.data import Prepared, batch_schedule
+from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.common import stage_generator, stage_key, stage_seed
+from pmpjax.pds.common import stage_key
+from pmpjax.pds.plan import draw_instances, plan
 from pmpjax.pds.plant import Warm, initial_state, learning_rate
 from pmpjax.pds.sweep import (
     SolveConfig,
     Solved,
-    Step,
     agreement,
     check_health,
     improve,
@@ -46,7 +46,8 @@ def build_solve(
 ) -> None:
     """Fills `folder` with scores.parquet and solve.json.
 
-    scores.parquet: row, document, id, tokens, score, weight; one line an instance. solve.json: J of each sweep
+    scores.parquet: row, document, id, tokens, score, weight; one line an instance. solve.json: what the small sweep
+    found whose weights the batches follow (`preview`, null where they are drawn evenly), J of each sweep
     (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
     derivative of the run's own batches agrees with the scores (`batch_estimator`: `agreement`), how they change along
     the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`direction_norms`; d as in
@@ -62,7 +63,7 @@ def build_solve(
         check_mesh(mesh, decoder_config, config.batch)
     rows = draw_instances(config, prepared, seed)
     instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
-    steps, dev = draw_steps(config, prepared, instances, seed)
+    steps, dev, first_sweep = plan(config, decoder, prepared, proxy, instances, seed, mesh)
 
     def solve_at(weights: jax.Array | None) -> Solved:
         return score_instances(config, decoder, proxy, steps, instances, weights=weights, dev=dev, mesh=mesh)
@@ -102,6 +103,7 @@ def build_solve(
     write_json(
         folder / "solve.json",
         {
+            "preview": first_sweep,
             "area_under_curve": values,
             "conditions": {
                 "first": _conditions(first),
@@ -126,31 +128,6 @@ def build_solve(
     )
 
 
-def draw_instances(config: SolveConfig, prepared: Prepared, seed: int) -> np.ndarray:
-    """Rows of the source for the proxy set: uniform, without replacement, among those long enough; ascending."""
-    long = np.flatnonzero(prepared.source_lengths >= config.minimum_tokens)
-    if not len(long):
-        raise ValueError(
-            f"no row of the source has {config.minimum_tokens} tokens, the longest has "
-            f"{int(prepared.source_lengths.max())}; lower --solve.minimum-tokens"
-        )
-    drawn = stage_generator(seed, "solve", "instances").permutation(long)[: config.instances]
-    return np.sort(drawn)
-
-
-def draw_steps(config: SolveConfig, prepared: Prepared, instances: Rows, seed: int) -> tuple[Step, Rows | None]:
-    """The batches of the sweep, and the whole dev split where they bring no dev rows."""
-    index = batch_schedule(len(instances.tokens), config.steps, config.batch, seed=stage_seed(seed, "solve", "order"))
-    train = Rows(instances.tokens[index], instances.lengths[index])
-    everything = Rows(prepared.dev_rows, prepared.dev_lengths)
-    if config.dev_batch is None:
-        return Step(train, index, None), everything
-    dev = batch_schedule(
-        len(prepared.dev_rows), config.steps, config.dev_batch, seed=stage_seed(seed, "solve", "dev order")
-    )
-    return Step(train, index, Rows(everything.tokens[dev], everything.lengths[dev])), None
-
-
 def _conditions(solved: Solved) -> list[Any]:
     """Pontryagin's conditions for weights constant in time, by the gradient that all instances estimate."""
     return list(conditions_at(pmp.prox.simplex, solved.weights, -solved.scores, solved.sweep.value))
@@ -159,10 +136,19 @@ def _conditions(solved: Solved) -> list[Any]:
 def solve_flops(
     config: SolveConfig, instances: int, dev_rows: int, forward: Callable[[int], int | float]
 ) -> int | float:
-    """FLOPs of the sweeps: a step's rows cost 5 gradients (`Checkpointed`: 1 forward, 1 again, 3 for the jvp of the
-    gradient), its dev rows 1; an instance costs 2 forward passes each time. `forward(rows)`: of a forward pass. And two
-    runs of the proxy (2 gradients, 2 dev losses) for the check by finite differences."""
+    """FLOPs of the stage: `outer_steps` sweeps, along the selection the small one before them, and two runs of the
+    proxy (2 gradients, 2 dev losses) for the check by finite differences. `forward(rows)`: of a forward pass."""
     dev = dev_rows if config.dev_batch is None else config.dev_batch
-    sweep = config.steps * 3 * (5 * forward(config.batch) + forward(dev))
-    sweep += -(-config.steps // config.every) * 2 * forward(instances)
-    return config.outer_steps * sweep + 2 * config.steps * (3 * forward(config.batch) + forward(dev))
+    sweeps = config.outer_steps * sweep_flops(config, instances, -(-config.steps // config.every), dev, forward)
+    if config.along == "selection":
+        sweeps += sweep_flops(config, min(config.pool_size, instances), 1, dev, forward)
+    return sweeps + 2 * config.steps * (3 * forward(config.batch) + forward(dev))
+
+
+def sweep_flops(
+    config: SolveConfig, instances: int, evaluations: int, dev_rows: int, forward: Callable[[int], int | float]
+) -> int | float:
+    """FLOPs of a sweep: a step's rows cost 5 gradients (`Checkpointed`: 1 forward, 1 again, 3 for the jvp of the
+    gradient), its dev rows 1; an instance costs 2 forward passes each time it is evaluated."""
+    along = config.steps * 3 * (5 * forward(config.batch) + forward(dev_rows))
+    return along + evaluations * 2 * forward(instances)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from pmpjax.baselines import random
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.evaluate import BASELINE, build_evaluate
+from pmpjax.pds.evaluate import BASELINE, METHOD, build_evaluate
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.prepare import STEPS, prepare
 from pmpjax.pds.pretrain import build_pretrain
@@ -20,8 +20,6 @@ from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress
 from pmpjax.train import load_params
-
-METHOD = "pds"
 
 
 class Stage(NamedTuple):

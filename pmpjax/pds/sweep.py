@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,14 @@ class SolveConfig:
         minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
         steps: T.
         batch: rows of the proxy set in a step.
-        rule: the plant: the paper's "sgd", or "adamw", by which the proxy was trained and from the moments that it
-            ended with. AdamW's worths at four steps choose better at four times the cost, but a scorer of them has 71%
-            of documents of random tokens in its lowest third, one of SGD's 95% (`experiments/pds_compare.md`).
+        along: what the run that the costate goes back along is trained on: text as it comes, "source", as in the
+            paper, or the "selection", whose batches follow the weights of a first, small sweep (`plan`).
+        pool: instances of that first sweep; None is four for each place of its batches.
+        pool_rate: of the step to those weights: an instance worth one standard deviation more gets pool_rate / pool
+            more, before the projection on the simplex; 5 leaves weight on a good fifth of them.
+        rule: the plant: "adamw", by which the proxy was trained and from the moments that it ended with, or the paper's
+            "sgd". AdamW's worths choose better; along text as it comes they do not find noise, along the selection they
+            do (`experiments/pds_compare.md`).
         learning_rate: of that rule; None is 0.1 for SGD, for AdamW a quarter of the last of the proxy's training. Too
             large a step is unstable for the costate while the loss looks fine; too small a one moves the proxy so
             little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are
@@ -53,29 +58,38 @@ class SolveConfig:
 
     instances: int = 24_576
     minimum_tokens: int = 32
-    steps: int = 32
+    steps: int = 64
     batch: int = 16
-    rule: Rule = "sgd"
+    rule: Rule = "adamw"
+    along: Literal["source", "selection"] = "selection"
+    pool: int | None = None
+    pool_rate: float = 5.0
     learning_rate: float | None = None
-    dev_batch: int | None = 64
-    every: int = 32
+    dev_batch: int | None = 32
+    every: int = 64
     chunk: int = 32
     outer_steps: int = 1
     outer_rate: float = 0.5
     largest_growth: float = 1e4
 
     def __post_init__(self):
-        if min(self.instances, self.steps, self.batch, self.every, self.chunk, self.outer_steps) < 1:
+        counts = (self.instances, self.pool_size, self.steps, self.batch, self.every, self.chunk, self.outer_steps)
+        if min(counts) < 1:
             raise ValueError(
-                f"solve: instances {self.instances}, steps {self.steps}, batch {self.batch}, every {self.every}, chunk "
-                f"{self.chunk} and outer_steps {self.outer_steps} must be at least 1"
+                f"solve: instances {self.instances}, pool {self.pool_size}, steps {self.steps}, batch {self.batch}, "
+                f"every {self.every}, chunk {self.chunk} and outer_steps {self.outer_steps} must be at least 1"
             )
-        given = (self.outer_rate, self.learning_rate, self.dev_batch)
+        given = (self.outer_rate, self.pool_rate, self.learning_rate, self.dev_batch)
         if any(value is not None and value <= 0 for value in given):
             raise ValueError(
-                f"solve: outer_rate {self.outer_rate}, learning_rate {self.learning_rate} and dev_batch "
-                f"{self.dev_batch} must be positive"
+                f"solve: outer_rate {self.outer_rate}, pool_rate {self.pool_rate}, learning_rate {self.learning_rate} "
+                f"and dev_batch {self.dev_batch} must be positive"
             )
+
+    @property
+    def pool_size(self) -> int:
+        """Instances of the first, small sweep along text as it comes, where there are as many."""
+        return 4 * self.steps * self.batch if self.pool is None else self.pool
 
 
 class Step(NamedTuple):

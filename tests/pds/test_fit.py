@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, initialise
-from pmpjax.pds.fit import FitConfig, build_fit, clipped, held_out
+from pmpjax.pds.common import clipped
+from pmpjax.pds.fit import FitConfig, build_fit, held_out
 from pmpjax.pds.score import predict
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig

@@ -39,8 +39,8 @@ def config(folder):
         prepare=TextConfig(vocabulary=300, length=32),
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
-        solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, every=4, dev_batch=8, learning_rate=0.05),
-        select=SelectConfig(ratio=0.4),
+        solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, every=4, dev_batch=8),
+        select=SelectConfig(ratio=0.4, falling=("pds",)),
         fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
         pretrain=PretrainConfig(
             steps=40, batch=8, optimizer=RATE, evaluate_every=4, dev_rows=16, test_rows=16, save_every=8
@@ -69,7 +69,7 @@ def test_the_selection_finds_the_targets_language_and_pays(corpus, whole):
     assert metrics["scorer_spearman"] > 0.5
     assert metrics["speedup"][0] > 1
     assert metrics["final_target_loss"]["pds"][0] < metrics["final_target_loss"]["random"][0]
-    assert 0.35 < metrics["selected_fraction"] <= 0.4
+    assert 0.35 < metrics["selected_fraction"] < 0.42  # whole times: one pass is the budget within a document or so
 
 
 def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
@@ -266,7 +266,7 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     assert bar.done == 16
     assert (again / "solve" / "scores.parquet").read_bytes() == kept
     anew = json.loads((again / "select" / "select.json").read_text())
-    assert 0.15 < anew["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
+    assert 0.15 < anew["selected_fraction"] < 0.21  # half of the steps are left, and half of the budget
     curves = receding.load_receding(tmp_path, [0])
     found = curves["pds-receding", 0]
     assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16

@@ -31,7 +31,7 @@ from tests.pds.synthetic import LENGTH, VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)
-CONFIG = ScoreConfig(batch=8, shard=40, buckets=3)
+CONFIG = ScoreConfig(batch=8, shard=40, buckets=3, worth="predicted")
 
 
 def scorer_params(prepared):

@@ -13,7 +13,14 @@ from pmpjax.baselines import random
 from pmpjax.pds.common import stage_key
 from pmpjax.pds.gumbel import gumbel_order, within_budget
 from pmpjax.pds.score import StoredScores
-from pmpjax.pds.select import SelectConfig, build_select, load_selections, write_selected
+from pmpjax.pds.select import (
+    SelectConfig,
+    build_select,
+    falling_weights,
+    load_selections,
+    whole_times,
+    write_selected,
+)
 from tests.pds.synthetic import Recorder, prepared_corpus
 
 
@@ -55,6 +62,40 @@ def test_files_of_the_stage(tmp_path):
     facts = json.loads((tmp_path / "select.json").read_text())
     assert facts["selected_fraction"] == pytest.approx(prepared.documents.n_tokens[selections["pds", 3]].sum() / total)
     assert facts["all_equal"] is False
+
+
+def test_falling_weights_have_mean_one_by_tokens_and_whole_times_keep_them():
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(1, 500, 300)
+    weights = falling_weights(tokens)
+    assert (np.diff(weights) < 0).all() and 0 < weights[-1] < 0.1 and 1.9 < weights[0] < 2
+    assert weights @ tokens == pytest.approx(tokens.sum())
+    times = [whole_times(weights, offset) for offset in generator.random(2000)]
+    assert all(np.abs(each - weights).max() < 1 and np.abs(np.cumsum(each - weights)).max() < 1 for each in times)
+    np.testing.assert_allclose(np.mean(times, axis=0), weights, atol=0.06)
+    assert falling_weights(np.array([7])).tolist() == [1.0] and whole_times(np.ones(1), 0.9).tolist() == [1]
+
+
+def test_only_methods_that_fall_take_documents_twice(tmp_path):
+    prepared = prepared_corpus(tmp_path)
+    scores = np.random.default_rng(0).normal(size=len(prepared.documents.ids))
+    config = SelectConfig(ratio=0.5, temperature=0.0, falling=("pds",))
+    methods = {"pds": lambda prepared, key: scores, "other": lambda prepared, key: scores}
+    build_select(config, prepared, methods, range(2), tmp_path, Recorder())
+    chosen, facts = load_selections(tmp_path), json.loads((tmp_path / "select.json").read_text())
+    tokens, total = prepared.documents.n_tokens, prepared.documents.n_tokens.sum()
+    for seed in range(2):
+        falling, equal = chosen["pds", seed], chosen["other", seed]
+        assert set(falling) < set(equal) and len(set(equal)) == len(equal)
+        times = np.bincount(falling, minlength=len(scores))[equal]  # in the order of choice
+        assert times.max() == 2 and times[: len(times) // 4].mean() > 1.5 > 0.5 > times[-len(times) // 4 :].mean()
+        assert tokens[falling].sum() == pytest.approx(tokens[equal].sum(), rel=0.1)
+        assert facts["selections"]["pds"][seed]["documents"] == len(set(falling))
+        assert facts["selections"]["pds"][seed]["tokens"] == tokens[falling].sum()
+    assert facts["selected_fraction"] == pytest.approx(tokens[chosen["pds", 0]].sum() / total)
+    lines = [json.loads(line)["id"] for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
+    assert len(set(lines)) == len(lines) == facts["selected_documents"]
+    assert set(lines) == {str(prepared.documents.ids[index]) for index in chosen["pds", 0]}
 
 
 def test_scores_in_a_file_are_chosen_from_as_those_in_memory(tmp_path):

@@ -15,7 +15,18 @@ from pmpjax.pds.sweep import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
 
-CONFIG = SolveConfig(instances=40, minimum_tokens=6, steps=6, batch=3, learning_rate=0.3, dev_batch=4, every=1, chunk=4)
+CONFIG = SolveConfig(
+    instances=40,
+    minimum_tokens=6,
+    steps=6,
+    batch=3,
+    rule="sgd",
+    along="source",
+    learning_rate=0.3,
+    dev_batch=4,
+    every=1,
+    chunk=4,
+)
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 
 
