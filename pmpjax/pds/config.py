@@ -10,7 +10,7 @@ from pmpjax.pds.prepare import PrepareConfig
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.report import ReportConfig
-from pmpjax.pds.rivals import Rival, check_rivals
+from pmpjax.pds.rivals import RIVALS, Rival, check_rivals
 from pmpjax.pds.score import ScoreConfig
 from pmpjax.pds.select import SelectConfig
 from pmpjax.pds.sweep import SolveConfig
@@ -87,6 +87,11 @@ class PDSConfig:
         if self.seeds < 1 or self.seed < 0:
             raise ValueError(f"seeds is {self.seeds}, seed {self.seed}: at least one seed, none of them negative")
         check_rivals(self.rivals)
+        unknown = [name for name in self.select.falling if name not in (METHOD, *RIVALS)]
+        if unknown:
+            raise ValueError(
+                f"select.falling names {', '.join(unknown)}; expected any of {METHOD}, {', '.join(RIVALS)}"
+            )
         if self.mpc < 0 or (self.mpc and self.mpc % self.pretrain.evaluate_every):
             raise ValueError(
                 f"mpc is {self.mpc}, expected a positive multiple of pretrain.evaluate_every "

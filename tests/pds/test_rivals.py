@@ -14,6 +14,7 @@ from pmpjax.pds.compare import comparison, comparison_table, selection_costs
 from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, paired_difference
 from pmpjax.pds.pipeline import PDSConfig
 from pmpjax.pds.rivals import RIVALS, Method, build_rivals, check_rivals, rival_method
+from pmpjax.pds.select import SelectConfig
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, prepared_corpus, warm_start
 
@@ -136,3 +137,5 @@ def test_unknown_rivals_are_refused_with_the_near_ones(names, message):
 def test_a_rival_named_twice_is_refused():
     with pytest.raises(ValueError, match="one twice"):
         PDSConfig(rivals=("dsir", "influence", "dsir"))
+    with pytest.raises(ValueError, match=r"select.falling names random; expected any of pds, dsir"):
+        PDSConfig(select=SelectConfig(falling=("pds", "random")))
