@@ -16,7 +16,7 @@ from pmpjax.pds.overhead import corpus_tokens
 from pmpjax.pds.plant import plant
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.score import score_function
-from pmpjax.pds.solve import sweep_flops
+from pmpjax.pds.solve import first_sweep_flops, sweep_flops
 from pmpjax.pds.sweep import SolveConfig, Step, sweep_function
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.loop import step_function
@@ -127,12 +127,10 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
 
 
 def _first_sweep(solve: SolveConfig, dev_rows: int) -> float:
-    """The small sweep before the others, by FLOPs as a part of one of them; 0 where there is none."""
-    if solve.along == "source":
-        return 0.0
+    """The small sweep before the others, by FLOPs as a part of one of them."""
     dev, evaluations = solve.dev_batch or dev_rows, -(-solve.steps // solve.every)
     whole = sweep_flops(solve, solve.instances, evaluations, dev, lambda rows: rows)
-    return sweep_flops(solve, min(solve.pool_size, solve.instances), 1, dev, lambda rows: rows) / whole
+    return first_sweep_flops(solve, solve.instances, dev, lambda rows: rows) / whole
 
 
 def _lying(tree: Any, mesh: Mesh) -> Any:

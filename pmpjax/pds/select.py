@@ -98,8 +98,8 @@ def build_select(
                 chosen = _choose(config, passes, corpus, stage_key(seed, "select", name, "gumbel"))
                 times = np.ones(len(chosen.tokens), np.int64)
                 if name in config.falling:
-                    weights = falling_weights(chosen.tokens)
-                    times = whole_times(weights, stage_generator(seed, "select", name, "times").random())
+                    offset = stage_generator(seed, "select", name, "times").random()
+                    times = falling_times(chosen.tokens, config.ratio * corpus.tokens, offset)
                 tokens = int(times @ chosen.tokens)
                 facts[name].append(
                     {"documents": int((times > 0).sum()), "tokens": tokens, "all_equal": corpus.deviation == 0}
@@ -151,6 +151,20 @@ def falling_weights(tokens: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " c
     """
     before = np.cumsum(tokens) - tokens / 2
     return 2 * (1 - before / max(1, int(np.sum(tokens))))
+
+
+def falling_times(tokens: Int[np.ndarray, " chosen"], budget: float, offset: float) -> Int[np.ndarray, " chosen"]:
+    """How often each document comes in one pass: `whole_times` of its falling weight.
+
+    Where rounding would bring more tokens than `budget`, the last documents are left out; the first always comes.
+
+    >>> falling_times(np.array([1, 1, 1, 1]), budget=4.0, offset=0.5).tolist()
+    [2, 1, 1, 0]
+    """
+    times = whole_times(falling_weights(tokens), offset)
+    times[np.cumsum(times * tokens) > budget] = 0
+    times[:1] = np.maximum(times[:1], 1)
+    return times
 
 
 def whole_times(weights: Float[np.ndarray, " chosen"], offset: float) -> Int[np.ndarray, " chosen"]:

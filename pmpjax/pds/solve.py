@@ -46,7 +46,8 @@ def build_solve(
 ) -> None:
     """Fills `folder` with scores.parquet and solve.json.
 
-    scores.parquet: row, document, id, tokens, score, weight; one line an instance. solve.json: what the small sweep
+    scores.parquet: row, document, id, tokens, score, weight (beside that by which batches are drawn); one line an
+    instance. solve.json: what the small sweep
     found whose weights the batches follow (`preview`, null where they are drawn evenly), J of each sweep
     (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
     derivative of the run's own batches agrees with the scores (`batch_estimator`: `agreement`), how they change along
@@ -140,9 +141,17 @@ def solve_flops(
     proxy (2 gradients, 2 dev losses) for the check by finite differences. `forward(rows)`: of a forward pass."""
     dev = dev_rows if config.dev_batch is None else config.dev_batch
     sweeps = config.outer_steps * sweep_flops(config, instances, -(-config.steps // config.every), dev, forward)
-    if config.along == "selection":
-        sweeps += sweep_flops(config, min(config.pool_size, instances), 1, dev, forward)
+    sweeps += first_sweep_flops(config, instances, dev, forward)
     return sweeps + 2 * config.steps * (3 * forward(config.batch) + forward(dev))
+
+
+def first_sweep_flops(
+    config: SolveConfig, instances: int, dev_rows: int, forward: Callable[[int], int | float]
+) -> int | float:
+    """FLOPs of the small sweep by whose weights the batches of the others are drawn; 0 where there is none."""
+    if config.along == "source":
+        return 0
+    return sweep_flops(config, min(config.pool_size, instances), 1, dev_rows, forward)
 
 
 def sweep_flops(

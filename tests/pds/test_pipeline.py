@@ -69,7 +69,7 @@ def test_the_selection_finds_the_targets_language_and_pays(corpus, whole):
     assert metrics["scorer_spearman"] > 0.5
     assert metrics["speedup"][0] > 1
     assert metrics["final_target_loss"]["pds"][0] < metrics["final_target_loss"]["random"][0]
-    assert 0.35 < metrics["selected_fraction"] < 0.42  # whole times: one pass is the budget within a document or so
+    assert 0.35 < metrics["selected_fraction"] <= 0.4
 
 
 def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
@@ -266,7 +266,7 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     assert bar.done == 16
     assert (again / "solve" / "scores.parquet").read_bytes() == kept
     anew = json.loads((again / "select" / "select.json").read_text())
-    assert 0.15 < anew["selected_fraction"] < 0.21  # half of the steps are left, and half of the budget
+    assert 0.15 < anew["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
     curves = receding.load_receding(tmp_path, [0])
     found = curves["pds-receding", 0]
     assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16
