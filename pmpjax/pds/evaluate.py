@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pmpjax.evaluation import Speedup, estimate, smooth, speedup
+from pmpjax.pds.branch import DECAYED
 from pmpjax.runs import write_json
 
 METHOD = "pds"
@@ -40,7 +41,8 @@ def build_evaluate(
     """Compares `method` with the baseline, seed by seed; leaves evaluation.json, curves.png and curves.pdf in `folder`.
 
     evaluation.json: `speedup` {test, dev}: per seed the ratio, null where never reached; `steps_needed` likewise;
-    `final_loss` {test, dev} {method: per seed}, smoothed; `verdict`, a sentence about the test split.
+    `final_loss` {test, dev} {method: per seed}: at the end of the decay branch, without one the curve's last;
+    `constant_rate_loss`, the curve's last, which the speed-up is about; `verdict`, a sentence about the test split.
 
     Where `curves` has rivals, also `arms` {method: speedup and steps_needed of each, as above} and `difference`
     {test, dev} {other: `paired_difference` of the final losses, `method` minus the other}.
@@ -48,7 +50,8 @@ def build_evaluate(
     seeds = sorted({seed for _, seed in curves})
     rivals = [name for name in dict.fromkeys(name for name, _ in curves) if name not in (method, BASELINE)]
     methods = [method, BASELINE, *rivals]
-    result: dict[str, Any] = {"seeds": seeds, "speedup": {}, "steps_needed": {}, "final_loss": {}}
+    result: dict[str, Any] = {"seeds": seeds, "speedup": {}, "steps_needed": {}}
+    result |= {"final_loss": {}, "constant_rate_loss": {}}
     arms: dict[str, Any] = {name: {"speedup": {}, "steps_needed": {}} for name in methods}
     found: dict[tuple[str, str], list[Speedup]] = {}
     for split in ("test", "dev"):
@@ -64,8 +67,12 @@ def build_evaluate(
             ]
             arms[name]["speedup"][split] = [one.ratio for one in found[split, name]]
             arms[name]["steps_needed"][split] = [one.steps for one in found[split, name]]
-        result["final_loss"][split] = {
+        result["constant_rate_loss"][split] = {
             name: [float(smooth(curves[name, seed][split], config.smoothing)[-1]) for seed in seeds] for name in methods
+        }
+        result["final_loss"][split] = {
+            name: [float(curves[name, seed].get(DECAYED + split, last)) for seed, last in zip(seeds, ends, strict=True)]
+            for name, ends in result["constant_rate_loss"][split].items()
         }
     result |= arms[method]
     result["verdict"] = verdict(found["test", method])
@@ -131,7 +138,8 @@ def verdict(found: list[Speedup]) -> str:
 def draw_curves(
     curves: dict[tuple[str, int], dict[str, Any]], methods: list[str], path: Path, smoothing: int = 3
 ) -> None:
-    """Test loss against step for each method, seeds as a band, with the step at which the baseline's end is reached.
+    """Test loss against step for each method, seeds as a band, with the step at which the baseline's end is reached;
+    each seed's end of the decay branch a dot.
 
     `methods`: the one judged, the baseline, and rivals, beside which the baseline steps back into a dashed grey.
     """
@@ -140,7 +148,7 @@ def draw_curves(
     seeds = sorted({seed for _, seed in curves})
     steps = curves[methods[0], seeds[0]]["steps"]
     losses = {name: np.stack([curves[name, seed]["test"] for seed in seeds]) for name in methods}
-    labels = {name: "random data" if name == BASELINE else f"selected by {title(name)}" for name in methods}
+    labels = {name: _label(name) for name in methods}
     several = len(methods) > 2
     width, height = (5.4, 3.6) if several else (4.6, 3.0)
     with figure(path, width=width, height=height) as (_, axes):
@@ -154,6 +162,9 @@ def draw_curves(
         mean = {name: losses[name].mean(0) for name in methods}
         one = speedup(steps, mean[methods[0]], mean[BASELINE], smoothing)
         level = float(smooth(mean[BASELINE], smoothing)[-1])
+        falls = all(DECAYED + "test" in curve for curve in curves.values())
+        if falls:
+            _draw_branches(panel, curves, methods)
         panel.axhline(level, color="#888888", linewidth=0.7, linestyle=":")
         if one.steps is not None:
             panel.plot([one.steps, one.total], [level, level], color="#555555", linewidth=0.9, marker="|", markersize=6)
@@ -173,11 +184,27 @@ def draw_curves(
                 )
         # The first measurements, of the random init, would squeeze what matters.
         shown = np.concatenate([rows[:, len(steps) // 10 + 1 :].ravel() for rows in losses.values()])
+        if falls:
+            shown = np.append(shown, [curve[DECAYED + "test"] for curve in curves.values()])
         margin = 0.06 * np.ptp(shown)
         panel.set_ylim(shown.min() - margin, shown.max() + margin)
         panel.set_xlabel("training step")
         panel.set_ylabel("test loss on the target (nats a token)")
         panel.legend(loc="upper right")
+
+
+def _draw_branches(panel: Any, curves: dict[tuple[str, int], dict[str, Any]], methods: list[str]) -> None:
+    """A dot where each seed's decay branch ends, beside the last step, in the colour of the method's line."""
+    colours = {line.get_label(): line.get_color() for line in panel.lines}
+    ordered = [name for name in methods if name != BASELINE] + [BASELINE]
+    for name in ordered:
+        ends = [(one["steps"][-1], float(one[DECAYED + "test"])) for (of, _), one in curves.items() if of == name]
+        colour = colours[_label(name)]
+        panel.plot(*zip(*ends, strict=True), linestyle="", marker="o", markersize=2.5, color=colour, clip_on=False)
+
+
+def _label(method: str) -> str:
+    return "random data" if method == BASELINE else f"selected by {title(method)}"
 
 
 def load_evaluation(folder: Path) -> dict[str, Any]:

@@ -1,20 +1,22 @@
 """The stage `pretrain`: the same decoder on each selection, with equal budgets."""
 
 import dataclasses
-import shutil
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.pds.branch import optimizers_of, train_with_branch
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
-from pmpjax.runs import read_arrays, write_arrays, write_json
+from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import OptimizerConfig, Report, adamw, save_params, train
+from pmpjax.train import OptimizerConfig, Report, Trained, train
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.model import ModelConfig, forward_flops
 
@@ -27,6 +29,9 @@ class PretrainConfig:
         steps: training steps of each run.
         batch: rows of the selection in a step.
         optimizer: AdamW; at a constant rate after the warm-up, its default, losses at equal steps compare.
+        decay: share of the steps that are made a second time, on the same batches, with a rate that falls to zero: the
+            branch ends with the model that one would keep, without the noise of a constant rate. It leaves the run at
+            a measurement. 0 makes none, nor does a rate that falls anyway or is still in its warm-up there.
         evaluate_every: steps between measurements of the loss on the target.
         dev_rows: rows of the target's dev split measured each time, spread evenly over its documents.
         test_rows: the same of its test split.
@@ -38,11 +43,34 @@ class PretrainConfig:
     steps: int = 600
     batch: int = 16
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    decay: float = 0.1
     evaluate_every: int = 30
     dev_rows: int = 96
     test_rows: int = 192
     save_every: int = 150
     steps_per_call: int = 6
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay}, a share of the steps; it must lie in [0, 1)")
+
+    @property
+    def decay_steps(self) -> int:
+        """Steps of the decay branch.
+
+        >>> PretrainConfig(steps=600, decay=0.1, evaluate_every=50).decay_steps
+        100
+        """
+        if not self.decay or self.optimizer.schedule != "constant":
+            return 0
+        every = self.evaluate_every or self.steps
+        begin = round(self.steps * (1 - self.decay)) // every * every
+        return self.steps - begin if begin >= max(self.optimizer.warmup_steps, 1) else 0
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of a run and its branch."""
+        return self.steps + self.decay_steps
 
 
 def build_pretrain(
@@ -61,16 +89,43 @@ def build_pretrain(
     split and decides nothing here.
 
     Files:
-        METHOD-SEED.npz: steps, dev, test (nats a token at those steps), train (loss of each step).
-        METHOD-SEED-params.npz: the final parameters.
-        pretrain.json: rows, tokens and FLOPs.
+        METHOD-SEED.npz: steps, dev, test (nats a token at those steps), train (loss of each step); with a decay branch
+            decayed_dev and decayed_test, at its end.
+        METHOD-SEED-params.npz: the final parameters, those of the branch where there is one.
+        pretrain.json: rows, steps of the branch, tokens and FLOPs.
     A killed run goes on from the newest checkpoint of the run that was under way.
     """
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
-    losses, optimizer = example_losses(decoder), adamw(config.optimizer, config.steps)
-    evaluate = target_losses(config, decoder, prepared, mesh)
+    losses, evaluate = example_losses(decoder), target_losses(config, decoder, prepared, mesh)
+    optimizers = optimizers_of(config.optimizer, config.steps, config.decay_steps)
     rows_of: dict[str, int] = {}
+
+    def train_on(
+        rows: Rows,
+        seed: int,
+        steps: int,
+        optimizer: optax.GradientTransformation,
+        checkpoints: Path,
+        report: Callable[[Report], None],
+    ) -> Trained:
+        order = stage_seed(seed, "pretrain", "order")
+        return train(
+            losses,
+            optimizer,
+            initialise(decoder, stage_key(seed, "pretrain", "init"), rows.tokens[:1]),
+            scheduled_batches(rows, batch_schedule(len(rows.tokens), config.steps, config.batch, seed=order)),
+            steps,
+            evaluate=evaluate,
+            evaluate_every=config.evaluate_every,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            save_last=True,
+            steps_per_call=config.steps_per_call,
+            progress=report,
+            mesh=mesh,
+        )
+
     for seed in sorted({seed for _, seed in selections}):
         packed = {
             method: training_rows(prepared, documents, seed)
@@ -79,41 +134,26 @@ def build_pretrain(
         }
         count = min(len(rows.tokens) for rows in packed.values())
         rows_of[str(seed)] = count
-        schedule = batch_schedule(count, config.steps, config.batch, seed=stage_seed(seed, "pretrain", "order"))
         for method, rows in packed.items():
             name = f"{method}-{seed}"
             if (folder / f"{name}.npz").exists():
-                bar.update(config.steps)
+                bar.update(config.all_steps)
                 continue
-            trained = train(
-                losses,
-                optimizer,
-                initialise(decoder, stage_key(seed, "pretrain", "init"), rows.tokens[:1]),
-                scheduled_batches(Rows(rows.tokens[:count], rows.lengths[:count]), schedule),
-                config.steps,
-                evaluate=evaluate,
-                evaluate_every=config.evaluate_every,
-                checkpoints=folder / f"{name}-checkpoints",
-                save_every=config.save_every,
-                steps_per_call=config.steps_per_call,
-                progress=_report(bar, name),
-                mesh=mesh,
-            )
-            save_params(folder / f"{name}-params", trained.params)
-            curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
-            write_arrays(folder / f"{name}.npz", curves)  # last: its presence means that the run is whole
-            shutil.rmtree(folder / f"{name}-checkpoints", ignore_errors=True)
+            train_to = functools.partial(train_on, Rows(rows.tokens[:count], rows.lengths[:count]), seed)
+            train_with_branch(train_to, optimizers, config.steps, config.decay_steps, folder, name, bar)
     length = prepared.source_rows.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
     shown = min(config.dev_rows, len(prepared.dev_rows)) + min(config.test_rows, len(prepared.test_rows))
     measuring = forward_flops(decoder_config, measured * shown * length)
+    share = config.all_steps / config.steps
     write_json(
         folder / "pretrain.json",
         {
             "rows": rows_of,
+            "decay_steps": config.decay_steps,
             "tokens_seen": config.steps * config.batch * length,
             "runs": [{"method": method, "seed": seed} for method, seed in selections],
-            "flops": len(selections) * (pretrain_flops(config, decoder_config, length + 1) + measuring),
+            "flops": len(selections) * (pretrain_flops(config, decoder_config, length + 1) * share + measuring),
         },
     )
 
@@ -150,10 +190,6 @@ def training_rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
     return Rows(tokens[full], lengths[full])
 
 
-def _report(bar: Bar, name: str) -> Callable[[Report], None]:
-    return lambda report: bar.update(report.steps, run=name, loss=report.loss)
-
-
 def load_curves(folder: Path, selections: dict[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], dict[str, Any]]:
-    """(method, seed) -> steps, dev, test, train, as `build_pretrain` wrote them."""
+    """(method, seed) -> steps, dev, test, train and the branch's ends, as `build_pretrain` wrote them."""
     return {(method, seed): read_arrays(folder / f"{method}-{seed}") for method, seed in selections}

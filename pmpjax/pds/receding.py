@@ -1,6 +1,7 @@
 """Receding horizon: the worth of the data is asked again every K steps, as model-predictive control does."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -9,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
 from pmpjax.evaluation import smooth
 from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.pds.branch import (
+    CONSTANT,
+    checkpoints_of,
+    keep_state,
+    new_steps,
+    optimizers_of,
+    train_with_branch,
+)
 from pmpjax.pds.common import stage_key, stage_seed
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import METHOD, RECEDING, paired_difference
@@ -23,9 +33,9 @@ from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
 from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select, load_selections
 from pmpjax.pds.solve import build_solve
-from pmpjax.runs import read_arrays, write_arrays, write_json
+from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import Report, Trained, adamw, load_params, save_params, train
+from pmpjax.train import Report, Trained, load_params, train
 
 _STAGES = ("solve", "fit", "score")
 
@@ -56,31 +66,34 @@ def build_receding(
     one's budget, so that as many passes over it as over the first would be made to the end.
 
     Files:
-        pds-receding-SEED.npz: steps, dev, test, train, as of `pretrain`; pds-receding-SEED-params.npz.
+        pds-receding-SEED.npz: as of `pretrain`; pds-receding-SEED-params.npz.
         receding.json: `every` K, `selections` anew for each seed, `selection_flops` and `selection_seconds` of them
             (the mean over seeds), `step_flops` of a training step, and the FLOPs of all.
     A killed run goes on from the newest checkpoint, or in the part of a selection, that was under way.
     """
     decoder_config = config.model.decoder(prepared.vocabulary)
     settings, ends = config.pretrain, list(range(config.mpc, config.pretrain.steps, config.mpc))
+    optimizers = optimizers_of(settings.optimizer, settings.steps, settings.decay_steps)
     costs = []
     for seed in config.every_seed:
         name, work = f"{RECEDING}-{seed}", folder / f"work-{seed}"
         if (folder / f"{name}.npz").exists():
-            bar.update(settings.steps)
+            bar.update(settings.all_steps)
         else:
-            documents, report = [first[seed]], _new_steps(bar, name)
+            documents, report = [first[seed]], new_steps(bar, name)
+            states, leaves = checkpoints_of(folder, name), settings.steps - settings.decay_steps
             for end in ends:
                 again = work / f"step-{end:08d}"
                 if not (again / "select").exists():
-                    trained = _train_to(config, prepared, documents, seed, end, work, report, mesh)
+                    train_to = functools.partial(_train_to, config, prepared, documents, seed, mesh)
+                    if end > leaves:
+                        keep_state(train_to, optimizers, leaves, states, report)
+                    trained = train_to(end, optimizers.constant, states / CONSTANT, report)
                     _select_again(config, prepared, trained, seed, end, again, bar, mesh)
                 documents.append(next(iter(load_selections(again / "select").values())))
-            trained = _train_to(config, prepared, documents, seed, settings.steps, work, report, mesh)
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
-            save_params(folder / f"{name}-params", trained.params)
-            curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
-            write_arrays(folder / f"{name}.npz", curves)  # last: its presence means that the run is whole
+            train_to = functools.partial(_train_to, config, prepared, documents, seed, mesh)
+            train_with_branch(train_to, optimizers, settings.steps, settings.decay_steps, folder, name, bar, report)
         shutil.rmtree(work, ignore_errors=True)
         costs.append(json.loads((folder / f"{name}-cost.json").read_text(encoding="utf-8")))
     spent = {f"selection_{what}": float(np.mean([cost[what] for cost in costs])) for what in ("flops", "seconds")}
@@ -92,21 +105,9 @@ def build_receding(
             "selections": len(ends),
             **spent,
             "step_flops": training / settings.steps,
-            "flops": config.seeds * (training + spent["selection_flops"]),
+            "flops": config.seeds * (training * settings.all_steps / settings.steps + spent["selection_flops"]),
         },
     )
-
-
-def _new_steps(bar: Bar, name: str) -> Callable[[Report], None]:
-    """Moves the bar on by the steps that it was not told of: each call of `train` first reports those it resumes."""
-    reached = 0
-
-    def report(now: Report) -> None:
-        nonlocal reached
-        bar.update(max(0, now.step - reached), run=name, loss=now.loss)
-        reached = max(reached, now.step)
-
-    return report
 
 
 def _train_to(
@@ -114,10 +115,11 @@ def _train_to(
     prepared: Prepared,
     documents: list[np.ndarray],
     seed: int,
-    end: int,
-    work: Path,
-    report: Callable[[Report], None],
     mesh: Mesh | None,
+    end: int,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Path,
+    report: Callable[[Report], None],
 ) -> Trained:
     """Steps up to `end`, from the newest checkpoint: those of selection k on rows of `documents[k]`."""
     settings = config.pretrain
@@ -132,13 +134,13 @@ def _train_to(
     together = Rows(*(np.concatenate(column) for column in zip(*(part[:2] for part in rows), strict=True)))
     return train(
         example_losses(decoder),
-        adamw(settings.optimizer, settings.steps),
+        optimizer,
         initialise(decoder, stage_key(seed, "pretrain", "init"), together.tokens[:1]),
         scheduled_batches(together, np.concatenate(schedule)),
         end,
         evaluate=target_losses(settings, decoder, prepared, mesh),
         evaluate_every=settings.evaluate_every,
-        checkpoints=work / "checkpoints",
+        checkpoints=checkpoints,
         save_every=settings.save_every,
         save_last=True,
         steps_per_call=settings.steps_per_call,

@@ -32,6 +32,10 @@ _LINE = "One seed: no interval. <code>--seeds 5</code> gives one."
 _LINES = (
     "Lines are means over the seeds, bands reach from the lowest to the highest seed; 95% intervals stand in the text."
 )
+_BRANCH = (
+    " Lines and steps are of a constant rate. Dots and final losses are the ends of a branch of equal budget, in which "
+    "the rate falls to zero over the last {steps} steps."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +75,13 @@ def build_report(
     stages = metrics["stages"]
     draw_scores(worth, np.unique(selected), stages["solve"]["direction_norms"], folder / "scores")
     final = metrics["final_target_loss"]
+    lines = (_LINES if len(metrics["seeds"]) > 1 else _LINE) + _branch(stages["pretrain"]["decay_steps"])
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>PDS run</title>",
         f"<style>{_STYLE}</style><h1>Data selection by PDS</h1>",
         f"<p class='verdict'>{html.escape(metrics['verdict'])}</p>",
         _image(curves, "test loss against step"),
-        f"<p>{_LINES if len(metrics['seeds']) > 1 else _LINE}</p>",
+        f"<p>{lines}</p>",
         _table(
             ("final test loss", *(f"seed {seed}" for seed in metrics["seeds"])),
             [(title(name), *(f"{value:.4f}" for value in values)) for name, values in final.items()],
@@ -110,6 +115,10 @@ def build_report(
         "</html>",
     ]
     write_text(folder / "report.html", "\n".join(parts) + "\n")
+
+
+def _branch(steps: int) -> str:
+    return _BRANCH.format(steps=steps) if steps else ""
 
 
 def _methods(metrics: Mapping[str, Any]) -> Iterable[str]:

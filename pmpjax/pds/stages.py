@@ -79,14 +79,14 @@ def _select(work: Work) -> None:
 
 def _pretrain(work: Work) -> None:
     config, selections = work.config, work.selections
-    with progress("pretrain", len(selections) * config.pretrain.steps) as bar:
+    with progress("pretrain", len(selections) * config.pretrain.all_steps) as bar:
         build_pretrain(config.pretrain, config.model, work.data, selections, work.folder, bar, work.mesh)
 
 
 def _receding(work: Work) -> None:
     config, selections = work.config, work.selections
     first = {seed: selections[METHOD, seed] for seed in config.every_seed}
-    with progress("receding", config.seeds * config.pretrain.steps) as bar:
+    with progress("receding", config.seeds * config.pretrain.all_steps) as bar:
         build_receding(config, work.data, first, work.folder, bar, work.mesh)
 
 

@@ -3,7 +3,7 @@
 from pmpjax.train.checkpoints import Checkpoints, load_params, load_state, save_params, save_state
 from pmpjax.train.loop import Trained, train
 from pmpjax.train.mesh import MeshConfig, make_mesh
-from pmpjax.train.optimizers import OptimizerConfig, adamw, rate_schedule
+from pmpjax.train.optimizers import OptimizerConfig, adamw, decaying_adamw, rate_schedule
 from pmpjax.train.record import DivergedError, Report
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Report",
     "Trained",
     "adamw",
+    "decaying_adamw",
     "load_params",
     "load_state",
     "make_mesh",

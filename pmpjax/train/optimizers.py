@@ -80,10 +80,43 @@ def adamw(config: OptimizerConfig, steps: int | None = None) -> optax.GradientTr
     >>> [round(float(u), 6) for u in updates]
     [-0.1]
     """
+    return _adamw(config, rate_schedule(config, steps))
+
+
+def decaying_adamw(config: OptimizerConfig, begin: int, end: int) -> optax.GradientTransformation:
+    """`adamw` at a constant rate whose last steps decay: rate(t) = learning_rate min(1, (end - t) / (end - begin)).
+
+    From a state of the constant run at `begin` this is the decay branch of warm-up-stable-decay: what a constant rate
+    ends with moves about by as much as the rate, and the branch shows what is under it.
+
+    Raises:
+        ValueError: the config's schedule is not constant, or the branch begins in the warm-up or not before its end.
+
+    Source: Hu et al., MiniCPM (arXiv 2404.06395), section 4; the linear decay of Haegele et al. (arXiv 2405.18392).
+
+    >>> import jax.numpy as jnp
+    >>> optimizer = decaying_adamw(OptimizerConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0.0), 0, 2)
+    >>> state, params = optimizer.init(jnp.array([1.0])), jnp.array([1.0])
+    >>> for _ in range(2):
+    ...     updates, state = optimizer.update(jnp.array([3.0]), state, params)
+    ...     print(round(float(updates[0]), 6))
+    -0.1
+    -0.05
+    """
+    if config.schedule != "constant" or not config.warmup_steps <= begin < end:
+        raise ValueError(
+            f"a decay branch leaves a run at a constant rate, after its warm-up: found schedule {config.schedule!r}, "
+            f"warmup_steps {config.warmup_steps}, a branch from {begin} to {end}"
+        )
+    falling = optax.linear_schedule(config.learning_rate, 0.0, end - begin)
+    return _adamw(config, optax.join_schedules([rate_schedule(config), falling], [begin]))
+
+
+def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            rate_schedule(config, steps),
+            rate,
             b1=config.first_moment,
             b2=config.second_moment,
             weight_decay=config.weight_decay,

@@ -151,7 +151,7 @@ def test_a_run_killed_in_the_middle_of_training_goes_on_to_the_same_results(corp
     out = tmp_path / "run"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(corpus), str(out)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 240
-    checkpoints = out / "pretrain.partial" / "pds-0-checkpoints"
+    checkpoints = out / "pretrain.partial" / "pds-0-checkpoints" / "constant"
     while not list(checkpoints.glob("*[0-9]")):
         assert process.poll() is None, process.communicate()[1].decode()
         assert time.monotonic() < deadline
@@ -263,7 +263,7 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     monkeypatch.setattr(receding.shutil, "rmtree", lambda *_, **__: None)
     bar = Recorder()
     receding.build_receding(wanted, data, first, tmp_path, bar)
-    assert bar.done == 16
+    assert bar.done == wanted.pretrain.all_steps == 20
     assert (again / "solve" / "scores.parquet").read_bytes() == kept
     anew = json.loads((again / "select" / "select.json").read_text())
     assert 0.15 < anew["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
@@ -272,6 +272,7 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16
     ordinary = np.load(whole[0] / "pretrain" / "pds-0.npz")
     assert found["test"][0] == ordinary["test"][0] and found["test"][-1] < found["test"][2] < found["test"][0]
+    assert found["decayed_test"] != found["test"][-1]
     facts = json.loads((tmp_path / "receding.json").read_text())
     assert facts["selections"] == 1 and facts["selection_seconds"] > 0
 
@@ -283,6 +284,28 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
     assert receding.at_equal_cost(wanted, curves, "pds", 4e9, 1e6)["steps"] is None
     with pytest.raises(ValueError, match=r"multiple of pretrain\.evaluate_every"):
         dataclasses.replace(wanted, mpc=6)
+
+
+def test_a_selection_after_the_decay_branch_has_left_changes_no_state_that_it_left_with(
+    corpus, whole, tmp_path, monkeypatch
+):
+    """The branch leaves at step 8, a selection is made at 12: the branch has its data from there on, and no other."""
+    settings = dataclasses.replace(config(corpus).pretrain, steps=16, decay=0.5)
+    wanted = dataclasses.replace(config(corpus), mpc=4, pretrain=settings)
+    data, selections = load_prepared(whole[0] / "prepare"), load_selections(whole[0] / "select")
+    asked = []
+
+    def select_again(config, prepared, trained, seed, step, folder, bar, mesh):
+        asked.append(step)
+        shutil.copytree(whole[0] / "select", folder / "select")
+
+    monkeypatch.setattr(receding, "_select_again", select_again)
+    monkeypatch.setattr(receding, "_cost", lambda *_: {"flops": 0.0, "seconds": 0.0})
+    receding.build_receding(wanted, data, {0: selections["pds", 0]}, tmp_path, Recorder())
+    found = receding.load_receding(tmp_path, [0])["pds-receding", 0]
+    assert asked == [4, 8, 12] and len(found["train"]) == 16
+    assert np.isfinite(found["decayed_test"]) and found["decayed_test"] != found["test"][-1]
+    assert not list(tmp_path.glob("*checkpoints"))
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(corpus, whole):

@@ -39,6 +39,17 @@ def test_numbers_of_a_known_case(tmp_path):
         assert (tmp_path / "curves").with_suffix(suffix).read_bytes().startswith(magic)
 
 
+def test_final_losses_are_those_of_the_decay_branch_and_steps_of_the_constant_rate(tmp_path):
+    found = curves([2.0, 4.0])
+    for (method, seed), one in found.items():
+        one["decayed_test"], one["decayed_dev"] = np.float32(3 - seed - (method == "pds")), np.float32(2)
+    build_evaluate(EvaluateConfig(), found, "pds", tmp_path)
+    result = load_evaluation(tmp_path)
+    assert result["final_loss"]["test"] == {"pds": [2, 1], "random": [3, 2]}
+    assert result["constant_rate_loss"]["test"]["random"] == pytest.approx([4, 4])
+    assert result["speedup"]["test"] == pytest.approx([2, 4])
+
+
 def test_a_selection_that_is_worse_is_said_to_be_worse(tmp_path):
     build_evaluate(EvaluateConfig(), curves([0.5]), "pds", tmp_path)
     found = load_evaluation(tmp_path)
@@ -102,7 +113,7 @@ def metrics(evaluation, shares):
         "origins": shares,
         "stage_seconds": {"fit": 2.0, "pretrain": 6.0},
         "stage_flops": {"fit": 1e12, "pretrain": 6e12},
-        "stages": {"solve": solve, "fit": fit, "pretrain": {"runs": [{}, {}]}},
+        "stages": {"solve": solve, "fit": fit, "pretrain": {"runs": [{}, {}], "decay_steps": 0}},
         "selected_fraction": 0.5,
         "duplicates_removed": 1,
         "leaks_removed": 0,
