@@ -176,7 +176,7 @@ def draw_curves(
                 panel.annotate(
                     text,
                     (one.total, level),
-                    xytext=(0, -4),
+                    xytext=(-12, -4),
                     textcoords="offset points",
                     ha="right",
                     va="top",
