@@ -97,35 +97,9 @@ def build_pretrain(
     """
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
-    losses, evaluate = example_losses(decoder), target_losses(config, decoder, prepared, mesh)
+    train_on = trainer(config, decoder, prepared, mesh)
     optimizers = optimizers_of(config.optimizer, config.steps, config.decay_steps)
     rows_of: dict[str, int] = {}
-
-    def train_on(
-        rows: Rows,
-        seed: int,
-        steps: int,
-        optimizer: optax.GradientTransformation,
-        checkpoints: Path,
-        report: Callable[[Report], None],
-    ) -> Trained:
-        order = stage_seed(seed, "pretrain", "order")
-        return train(
-            losses,
-            optimizer,
-            initialise(decoder, stage_key(seed, "pretrain", "init"), rows.tokens[:1]),
-            scheduled_batches(rows, batch_schedule(len(rows.tokens), config.steps, config.batch, seed=order)),
-            steps,
-            evaluate=evaluate,
-            evaluate_every=config.evaluate_every,
-            checkpoints=checkpoints,
-            save_every=config.save_every,
-            save_last=True,
-            steps_per_call=config.steps_per_call,
-            progress=report,
-            mesh=mesh,
-        )
-
     for seed in sorted({seed for _, seed in selections}):
         packed = {
             method: training_rows(prepared, documents, seed)
@@ -134,12 +108,13 @@ def build_pretrain(
         }
         count = min(len(rows.tokens) for rows in packed.values())
         rows_of[str(seed)] = count
+        schedule = batch_schedule(count, config.steps, config.batch, seed=stage_seed(seed, "pretrain", "order"))
         for method, rows in packed.items():
             name = f"{method}-{seed}"
             if (folder / f"{name}.npz").exists():
                 bar.update(config.all_steps)
                 continue
-            train_to = functools.partial(train_on, Rows(rows.tokens[:count], rows.lengths[:count]), seed)
+            train_to = functools.partial(train_on, Rows(rows.tokens[:count], rows.lengths[:count]), schedule, seed)
             train_with_branch(train_to, optimizers, config.steps, config.decay_steps, folder, name, bar)
     length = prepared.source_rows.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
@@ -156,6 +131,41 @@ def build_pretrain(
             "flops": len(selections) * (pretrain_flops(config, decoder_config, length + 1) * share + measuring),
         },
     )
+
+
+def trainer(
+    config: PretrainConfig, decoder: Decoder, prepared: Prepared, mesh: Mesh | None = None
+) -> Callable[..., Trained]:
+    """(rows, schedule, seed, steps, optimizer, checkpoints, report) -> the run up to `steps`, from the newest of the
+    checkpoints. The seed gives the initial parameters. All runs of one trainer share their compilation."""
+    losses, evaluate = example_losses(decoder), target_losses(config, decoder, prepared, mesh)
+
+    def train_on(
+        rows: Rows,
+        schedule: np.ndarray,
+        seed: int,
+        steps: int,
+        optimizer: optax.GradientTransformation,
+        checkpoints: Path,
+        report: Callable[[Report], None],
+    ) -> Trained:
+        return train(
+            losses,
+            optimizer,
+            initialise(decoder, stage_key(seed, "pretrain", "init"), rows.tokens[:1]),
+            scheduled_batches(rows, schedule),
+            steps,
+            evaluate=evaluate,
+            evaluate_every=config.evaluate_every,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            save_last=True,
+            steps_per_call=config.steps_per_call,
+            progress=report,
+            mesh=mesh,
+        )
+
+    return train_on
 
 
 def target_losses(

@@ -5,17 +5,16 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from pmpjax.data import Prepared, batch_schedule, scheduled_batches
+from pmpjax.data import Prepared, batch_schedule
 from pmpjax.evaluation import smooth
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.models import Decoder, Rows
 from pmpjax.pds.branch import (
     CONSTANT,
     checkpoints_of,
@@ -24,18 +23,18 @@ from pmpjax.pds.branch import (
     optimizers_of,
     train_with_branch,
 )
-from pmpjax.pds.common import stage_key, stage_seed
+from pmpjax.pds.common import stage_seed
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import METHOD, RECEDING, paired_difference
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.plant import warm
-from pmpjax.pds.pretrain import pretrain_flops, target_losses, training_rows
+from pmpjax.pds.pretrain import pretrain_flops, trainer, training_rows
 from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select, load_selections
 from pmpjax.pds.solve import build_solve
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train import Report, Trained, load_params, train
+from pmpjax.train import Trained, load_params
 
 _STAGES = ("solve", "fit", "score")
 
@@ -74,6 +73,7 @@ def build_receding(
     decoder_config = config.model.decoder(prepared.vocabulary)
     settings, ends = config.pretrain, list(range(config.mpc, config.pretrain.steps, config.mpc))
     optimizers = optimizers_of(settings.optimizer, settings.steps, settings.decay_steps)
+    train_on = trainer(settings, Decoder(decoder_config), prepared, mesh)
     costs = []
     for seed in config.every_seed:
         name, work = f"{RECEDING}-{seed}", folder / f"work-{seed}"
@@ -85,14 +85,14 @@ def build_receding(
             for end in ends:
                 again = work / f"step-{end:08d}"
                 if not (again / "select").exists():
-                    train_to = functools.partial(_train_to, config, prepared, documents, seed, mesh)
+                    train_to = functools.partial(train_on, *_rows_and_schedule(config, prepared, documents, seed), seed)
                     if end > leaves:
                         keep_state(train_to, optimizers, leaves, states, report)
                     trained = train_to(end, optimizers.constant, states / CONSTANT, report)
                     _select_again(config, prepared, trained, seed, end, again, bar, mesh)
                 documents.append(next(iter(load_selections(again / "select").values())))
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
-            train_to = functools.partial(_train_to, config, prepared, documents, seed, mesh)
+            train_to = functools.partial(train_on, *_rows_and_schedule(config, prepared, documents, seed), seed)
             train_with_branch(train_to, optimizers, settings.steps, settings.decay_steps, folder, name, bar, report)
         shutil.rmtree(work, ignore_errors=True)
         costs.append(json.loads((folder / f"{name}-cost.json").read_text(encoding="utf-8")))
@@ -110,43 +110,22 @@ def build_receding(
     )
 
 
-def _train_to(
-    config: PDSConfig,
-    prepared: Prepared,
-    documents: list[np.ndarray],
-    seed: int,
-    mesh: Mesh | None,
-    end: int,
-    optimizer: optax.GradientTransformation,
-    checkpoints: Path,
-    report: Callable[[Report], None],
-) -> Trained:
-    """Steps up to `end`, from the newest checkpoint: those of selection k on rows of `documents[k]`."""
-    settings = config.pretrain
-    decoder = Decoder(config.model.decoder(prepared.vocabulary))
+def _rows_and_schedule(
+    config: PDSConfig, prepared: Prepared, documents: list[np.ndarray], seed: int
+) -> tuple[Rows, np.ndarray]:
+    """The rows of all selections one after another, and batches of them: K steps from those of each selection."""
+    settings, order = config.pretrain, stage_seed(seed, "pretrain", "order")
     rows = [training_rows(prepared, chosen, seed) for chosen in documents]
     before = np.cumsum([0, *(len(part.tokens) for part in rows)])
-    order = stage_seed(seed, "pretrain", "order")
     schedule = [
-        begin + batch_schedule(len(part.tokens), min(config.mpc, end - first), settings.batch, seed=order, start=first)
-        for begin, first, part in zip(before, range(0, end, config.mpc), rows, strict=False)
+        begin
+        + batch_schedule(
+            len(part.tokens), min(config.mpc, settings.steps - first), settings.batch, seed=order, start=first
+        )
+        for begin, first, part in zip(before, range(0, settings.steps, config.mpc), rows, strict=False)
     ]
     together = Rows(*(np.concatenate(column) for column in zip(*(part[:2] for part in rows), strict=True)))
-    return train(
-        example_losses(decoder),
-        optimizer,
-        initialise(decoder, stage_key(seed, "pretrain", "init"), together.tokens[:1]),
-        scheduled_batches(together, np.concatenate(schedule)),
-        end,
-        evaluate=target_losses(settings, decoder, prepared, mesh),
-        evaluate_every=settings.evaluate_every,
-        checkpoints=checkpoints,
-        save_every=settings.save_every,
-        save_last=True,
-        steps_per_call=settings.steps_per_call,
-        progress=report,
-        mesh=mesh,
-    )
+    return together, np.concatenate(schedule)
 
 
 def _select_again(

@@ -47,12 +47,11 @@ def build_solve(
     """Fills `folder` with scores.parquet and solve.json.
 
     scores.parquet: row, document, id, tokens, score, weight (beside that by which batches are drawn); one line an
-    instance. solve.json: what the small sweep
-    found whose weights the batches follow (`preview`, null where they are drawn evenly), J of each sweep
-    (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
-    derivative of the run's own batches agrees with the scores (`batch_estimator`: `agreement`), how they change along
-    the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`direction_norms`; d as in
-    `score_instances`), sizes, FLOPs.
+    instance. solve.json: what the small sweep found whose weights the batches follow (`preview`, null where they are
+    drawn evenly), J of each sweep (`area_under_curve`), Pontryagin's conditions at the first and the last weights
+    (`conditions`), how the exact derivative of the run's own batches agrees with the scores (`batch_estimator`:
+    `agreement`), how they change along the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each
+    step (`direction_norms`; d as in `score_instances`), sizes, FLOPs.
 
     Raises:
         SweepError: when the costate is not finite or grew too much.
