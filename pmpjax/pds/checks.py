@@ -11,6 +11,7 @@ from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.estimators import instance_scores
 from pmpjax.pds.injection import random_documents
 from pmpjax.pds.plan import draw_instances, plan
 from pmpjax.pds.plant import Warm
@@ -74,8 +75,12 @@ def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Warm, count: int) 
     proxy_set = draw_instances(config.solve, data, config.seed)
     instances = Rows(data.source_rows[proxy_set], data.source_lengths[proxy_set])
     decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-    steps, dev, _ = plan(config.solve, decoder, data, proxy, instances, config.seed)
-    both = Rows(np.concatenate([tokens, shuffled]), np.concatenate([lengths, lengths]))
+    steps, dev, _, beside = plan(config.solve, decoder, data, proxy, instances, config.seed)
+    # The proxy set is among what is evaluated: its spread is the scale on which worths along two runs are added.
+    every = Rows(
+        np.concatenate([instances.tokens, tokens, shuffled]), np.concatenate([instances.lengths, lengths, lengths])
+    )
     weights = pmp.uniform(len(proxy_set))
-    scores = np.asarray(score_instances(config.solve, decoder, proxy, steps, both, weights=weights, dev=dev).scores)
+    solved = score_instances(config.solve, decoder, proxy, steps, every, weights=weights, dev=dev, beside=beside)
+    scores = instance_scores(solved)[len(proxy_set) :]
     return scores[: len(rows)], scores[len(rows) :]

@@ -1,4 +1,4 @@
-"""What the stages share: keys from the seed, and a cut for long tails."""
+"""What the stages share: keys from the seed, and scores on one scale, without their long tails."""
 
 import zlib
 
@@ -24,6 +24,20 @@ def stage_generator(seed: int, *names: str) -> np.random.Generator:
 def stage_seed(seed: int, *names: str) -> int:
     """The same as a whole number, for `pmpjax.data.batch_schedule`."""
     return int(stage_generator(seed, *names).integers(2**31))
+
+
+REACH = 3.0
+"""Deviations from the median at which worths are cut off before they are compared: AdamW's have tails of forty."""
+
+
+def standardised(scores: Float[np.ndarray, " instances"]) -> Float[np.ndarray, " instances"]:
+    """(s - mean) / sd of the scores, cut off at `REACH`; 0 where all are equal.
+
+    >>> standardised(np.array([1.0, 2.0, 3.0, 4.0, 1e9])).round(1).tolist()
+    [-1.1, -0.7, -0.2, 0.2, 1.8]
+    """
+    near = clipped(scores, scores, REACH)
+    return (near - near.mean()) / (near.std() or 1.0)
 
 
 def clipped(

@@ -77,8 +77,9 @@ def build_fit(
 
     `scores` is the stage solve's scores.parquet; `model` the proxy's, whose trained trunk the scorer starts from unless
     `config.model` is another one. Standardised by the training part, after `clipped` where the config says so. fit.json
-    has the Spearman correlation on held-out documents and on the training part, with their sizes, and the share of
-    the training part that was clipped. targets.parquet: row, target, what the scorer was to say of each instance.
+    has the Spearman correlation on held-out documents and on as many rows (`asked`) of the training part, the sizes of
+    both parts, and the share of the training part that was clipped. targets.parquet: row, target, what the scorer was
+    to say of each instance.
 
     Source: PDS (arXiv 2410.07064), section 2.3.
     """
@@ -118,10 +119,13 @@ def build_fit(
     save_params(folder / "params", trained.params)
     with atomic(folder / "targets.parquet") as temporary:
         pq.write_table(pa.table({"row": rows, "target": target}), temporary, compression="zstd")
-    predicted = predict(decoder_config, trained.params, tokens, lengths, mesh=mesh)
+    asked = {
+        "held_out": np.flatnonzero(kept_out),
+        "train": np.sort(stage_generator(seed, "fit", "asked").permutation(train_rows)[: kept_out.sum()]),
+    }
     spearman = {
-        name: rank_correlation(predicted[part], score[part])
-        for name, part in (("held_out", kept_out), ("train", ~kept_out))
+        name: rank_correlation(predict(decoder_config, trained.params, tokens[at], lengths[at], mesh=mesh), score[at])
+        for name, at in asked.items()
     }
     bar.update(0, spearman=float("nan") if spearman["held_out"] is None else spearman["held_out"])
     length = tokens.shape[1]
@@ -129,7 +133,7 @@ def build_fit(
         folder / "fit.json",
         {
             "spearman": spearman,
-            "rows": {"held_out": int(kept_out.sum()), "train": len(train_rows)},
+            "rows": {"held_out": int(kept_out.sum()), "train": len(train_rows), "asked": len(asked["train"])},
             "score_mean": mean,
             "score_deviation": deviation,
             "clipped": float(np.mean(near[~kept_out] != score[~kept_out])),

@@ -6,26 +6,25 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.common import clipped, stage_generator, stage_seed
+from pmpjax.pds.common import stage_generator, stage_seed, standardised
 from pmpjax.pds.plant import Warm
 from pmpjax.pds.sweep import SolveConfig, Step, check_health, score_instances
-
-REACH = 3.0
-"""Deviations from the median at which worths are cut off before a step along them: AdamW's have tails of forty."""
 
 
 class Plan(NamedTuple):
     """steps: leaves [T, ...]. dev: the whole dev split where the steps bring no dev rows. preview: for solve.json, what
-    the small sweep found whose weights the batches follow; None where they are drawn evenly."""
+    the small sweep found whose weights the batches follow; None where they are drawn evenly. beside: that sweep's
+    direction, where the worths along both runs are added."""
 
     steps: Step
     dev: Rows | None
     preview: dict[str, Any] | None
+    beside: PyTree | None
 
 
 def draw_instances(config: SolveConfig, prepared: Prepared, seed: int) -> np.ndarray:
@@ -51,7 +50,7 @@ def plan(
 ) -> Plan:
     """The batches of a sweep, drawn from `instances` evenly or, along the selection, in proportion to gamma.
 
-    gamma = proj_simplex(1/P + (rate / P) z) on P of the instances: z are their worths by a first, small sweep along
+    gamma = proj_simplex((1 + rate z) / P) on P of the instances: z are their worths by a first, small sweep along
     text as it comes. This is one iteration of the outer loop on a small proxy set. Pontryagin's conditions are about
     the optimal run, whose batches are drawn as the optimal weights say. Along text as it comes the worths are those of
     a run that nobody wants: where its step does harm whatever makes it shorter is of worth, random tokens too.
@@ -62,11 +61,11 @@ def plan(
     Source: PDS (arXiv 2410.07064), Algorithm 1, its outer loop and projection.
     """
     if config.along == "source":
-        return Plan(*draw_steps(config, prepared, instances, seed), None)
+        return Plan(*draw_steps(config, prepared, instances, seed), None, None)
     pool = stage_generator(seed, "solve", "pool").permutation(len(instances.tokens))
     pool = np.sort(pool[: config.pool_size])
     few = Rows(instances.tokens[pool], instances.lengths[pool])
-    once = dataclasses.replace(config, every=config.steps, outer_steps=1)
+    once = dataclasses.replace(config, every=None, outer_steps=1)
     steps, dev = draw_steps(once, prepared, few, seed)
     found = score_instances(once, decoder, proxy, steps, few, dev=dev, mesh=mesh)
     check_health(once, proxy.optimizer, found.sweep)
@@ -79,7 +78,8 @@ def plan(
         "effective_instances": float(1 / np.sum(np.square(weights))),
     }
     index = pool[drawn].reshape(config.steps, config.batch).astype(np.int32)
-    return Plan(*draw_steps(config, prepared, instances, seed, index), preview)
+    beside = found.direction if config.adds else None
+    return Plan(*draw_steps(config, prepared, instances, seed, index), preview, beside)
 
 
 def draw_steps(
@@ -105,14 +105,12 @@ def draw_steps(
 
 
 def pool_weights(scores: Float[np.ndarray, " pool"], rate: float) -> Float[Array, " pool"]:
-    """gamma = proj_simplex((1 + rate z) / P): z: scores, cut off at `REACH`, standardised. Uniform for equal ones.
+    """gamma = proj_simplex((1 + rate z) / P): z: scores, `standardised`. Uniform for equal ones.
 
     >>> np.asarray(pool_weights(np.array([1.0, 2.0, 3.0, 4.0]), 1.0)).astype(np.float64).round(2).tolist()
     [0.0, 0.11, 0.33, 0.56]
     """
-    near = clipped(scores, scores, REACH)
-    standard = (near - near.mean()) / (near.std() or 1.0)
-    return pmp.prox.simplex(jnp.asarray((1 + rate * standard) / len(scores)), 1.0)
+    return pmp.prox.simplex(jnp.asarray((1 + rate * standardised(scores)) / len(scores)), 1.0)
 
 
 def drawn_in_proportion(

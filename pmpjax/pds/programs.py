@@ -105,9 +105,9 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
             parameter_count(theta),
             solve.outer_steps + _first_sweep(solve, placement.dev_rows),
             lambda: sweep_function(solve, proxy, config.proxy.optimizer, mesh).lower(
-                start, weights, step, rows(instances, sharding=whole), dev
+                start, weights, step, rows(instances, sharding=whole), dev, theta if solve.adds else None
             ),
-            branch=-(-solve.steps // solve.every) / solve.steps,
+            branch=solve.evaluations / solve.steps,
             rounds=solve.steps / Checkpointed().segments(solve.steps),
         ),
         "fit": Program(
@@ -128,8 +128,8 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
 
 def _first_sweep(solve: SolveConfig, dev_rows: int) -> float:
     """The small sweep before the others, by FLOPs as a part of one of them."""
-    dev, evaluations = solve.dev_batch or dev_rows, -(-solve.steps // solve.every)
-    whole = sweep_flops(solve, solve.instances, evaluations, dev, lambda rows: rows)
+    dev = solve.dev_batch or dev_rows
+    whole = sweep_flops(solve, solve.instances, solve.evaluations, dev, lambda rows: rows, 1 + solve.adds)
     return first_sweep_flops(solve, solve.instances, dev, lambda rows: rows) / whole
 
 

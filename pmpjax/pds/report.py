@@ -203,7 +203,10 @@ def _quality(solve: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterable[str]:
     batch, time = solve["batch_estimator"], solve["over_time"]
     along = f"{_show(time['spearman'])}, {_show(time['deviation'])} ({time['evaluated']} steps)"
     if time["evaluated"] < 2:
-        along = "evaluated at the first step alone; a lower --solve.every evaluates at more"
+        along = "evaluated at the first step alone"
+    runs = "not added: scores are worths along one run"
+    if "spearman" in (solve["preview"] or {}):
+        runs = f"{_show(solve['preview']['spearman'])}, added for the score"
     yield _table(
         ("what", "value"),
         [
@@ -217,13 +220,11 @@ def _quality(solve: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterable[str]:
             ),
             ("scorer: mean squared error at the end of training", _show(fit["final_mse"])),
             (
-                "score against the estimate from an instance's own batches: Spearman, slope, noise by signal",
+                "worth against the estimate from an instance's own batches: Spearman, slope, noise by signal",
                 ", ".join(_show(batch[name]) for name in ("spearman", "slope", "residual")) + f" ({batch['met']} rows)",
             ),
-            (
-                "score at one step of the sweep against the other steps': Spearman, deviation",
-                along,
-            ),
+            ("worth at one step of the sweep against the other steps': Spearman, deviation", along),
+            ("worth along text as it comes against that along the selection: Spearman", runs),
         ],
     )
 

@@ -185,9 +185,9 @@ def build_score(
 
     Files:
         scores.parquet: id, score, rows, tokens (`score_shard`); one line a document, in the corpus's order.
-        score.json: documents, rows, how many of them were `measured`, FLOPs with what padding costs; `not_finite`, how
-            many documents have no finite score and the first ids of them; `recomputed`, the files of shards that were
-            there and could not be trusted.
+        score.json: documents, rows, how many of them were `measured`, FLOPs of the others with what padding costs;
+            `not_finite`, how many documents have no finite score and the first ids of them; `recomputed`, the files of
+            shards that were there and could not be trusted.
         shards: what is done so far; removed at the end.
     """
     decoder, kept = model.decoder(prepared.vocabulary), folder / "shards"
@@ -197,18 +197,24 @@ def build_score(
         missing = [shard for shard in shards if read_shard(kept, shard) is None]
         recomputed = [shard.name for shard in missing if (kept / shard.name).exists()]
         bar.update(len(prepared.source_rows) - sum(len(shard.lengths) for shard in missing))
-        sets = ((shard.tokens, shard.lengths) for shard in missing)
-        for shard, scores in zip(missing, _predictions(decoder, params, sets, config, bar.update, mesh), strict=True):
-            known = measured[shard.first_row : shard.first_row + len(scores)]
-            write_shard(kept, shard, document_table(shard, np.where(np.isnan(known), scores, known)))
+        sets = (rows for rows in (_asked(shard, measured) for shard in missing) if len(rows[1]))
+        predictions = _predictions(decoder, params, sets, config, bar.update, mesh)
+        for shard in missing:
+            scores = _known(shard, measured).copy()
+            asked = np.isnan(scores)
+            if asked.any():
+                scores[asked] = next(predictions)
+            bar.update(int((~asked).sum()))
+            write_shard(kept, shard, document_table(shard, scores))
         write_scores(folder / "scores.parquet", (_stored(kept, shard) for shard in shards))
-        computed = sum(computed_tokens(shard.lengths, shard.tokens.shape[1], config) for shard in shards)
+        lengths = [_asked(shard, measured)[1] for shard in shards]
+        computed = sum(computed_tokens(each, prepared.source_rows.shape[1], config) for each in lengths)
         facts = {
             "documents": len(prepared.documents.ids),
             "rows": len(prepared.source_rows),
             "measured": int(np.isfinite(measured).sum()),
             "flops": forward_flops(decoder, computed, output=False),
-            "padding": 1 - int(prepared.source_lengths.sum()) / computed,
+            "padding": 1 - sum(int(each.sum()) for each in lengths) / max(computed, 1),
             "not_finite": _not_finite(folder / "scores.parquet"),
             "recomputed": recomputed,
         }
@@ -225,6 +231,17 @@ def _measured(config: ScoreConfig, rows: int, targets: Path | None) -> Float[np.
         table = pq.read_table(targets)
         found[table["row"].to_numpy()] = table["target"].to_numpy()
     return found
+
+
+def _known(shard: Shard, measured: Float[np.ndarray, " all"]) -> Float[np.ndarray, " rows"]:
+    """What is measured of the shard's rows, NaN elsewhere."""
+    return measured[shard.first_row : shard.first_row + len(shard.lengths)]
+
+
+def _asked(shard: Shard, measured: Float[np.ndarray, " all"]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and lengths of the shard's rows that only the scorer can speak for."""
+    rows = np.isnan(_known(shard, measured))
+    return shard.tokens[rows], shard.lengths[rows]
 
 
 def computed_tokens(lengths: np.ndarray, longest: int, config: ScoreConfig) -> int:

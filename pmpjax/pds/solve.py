@@ -14,19 +14,19 @@ from jax.sharding import Mesh
 import pmpjax as pmp
 from pmpjax.control.conditions import conditions_at, consistency_check
 from pmpjax.data import Prepared
+from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.common import stage_key
+from pmpjax.pds.estimators import agreement, instance_scores, spread_over_time
 from pmpjax.pds.plan import draw_instances, plan
 from pmpjax.pds.plant import Warm, initial_state, learning_rate
 from pmpjax.pds.sweep import (
     SolveConfig,
     Solved,
-    agreement,
     check_health,
     improve,
     proxy_problem,
     score_instances,
-    spread_over_time,
 )
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
@@ -46,12 +46,14 @@ def build_solve(
 ) -> None:
     """Fills `folder` with scores.parquet and solve.json.
 
-    scores.parquet: row, document, id, tokens, score, weight (beside that by which batches are drawn); one line an
-    instance. solve.json: what the small sweep found whose weights the batches follow (`preview`, null where they are
-    drawn evenly), J of each sweep (`area_under_curve`), Pontryagin's conditions at the first and the last weights
-    (`conditions`), how the exact derivative of the run's own batches agrees with the scores (`batch_estimator`:
-    `agreement`), how they change along the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each
-    step (`direction_norms`; d as in `score_instances`), sizes, FLOPs.
+    scores.parquet: row, document, id, tokens, score, worth (-dJ/dgamma along the last run: the score, or a part of it
+    where worths are added), weight (beside that by which batches are drawn); one line an instance.
+    solve.json: what the small sweep found whose weights the batches follow (`preview`, null where they are drawn
+    evenly; its `spearman` is that of the two runs' worths, where they are added), J of each sweep
+    (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
+    derivative of the run's own batches agrees with the worths (`batch_estimator`: `agreement`), how these change
+    along the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`direction_norms`; d as
+    in `score_instances`), sizes, FLOPs.
 
     Raises:
         SweepError: when the costate is not finite or grew too much.
@@ -63,10 +65,12 @@ def build_solve(
         check_mesh(mesh, decoder_config, config.batch)
     rows = draw_instances(config, prepared, seed)
     instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
-    steps, dev, first_sweep = plan(config, decoder, prepared, proxy, instances, seed, mesh)
+    steps, dev, preview, beside = plan(config, decoder, prepared, proxy, instances, seed, mesh)
 
     def solve_at(weights: jax.Array | None) -> Solved:
-        return score_instances(config, decoder, proxy, steps, instances, weights=weights, dev=dev, mesh=mesh)
+        return score_instances(
+            config, decoder, proxy, steps, instances, weights=weights, dev=dev, beside=beside, mesh=mesh
+        )
 
     def report(solved: Solved) -> None:
         check_health(config, proxy.optimizer, solved.sweep)
@@ -84,7 +88,9 @@ def build_solve(
         key=stage_key(seed, "solve", "consistency"),
     )
 
-    scores, index = np.asarray(last.scores, np.float64), np.asarray(steps.index)
+    worth = np.asarray(last.scores, np.float64)
+    if preview is not None and last.beside is not None:
+        preview["spearman"] = rank_correlation(np.asarray(last.beside), worth)
     document = prepared.source_document[rows]
     table = pa.table(
         {
@@ -92,7 +98,8 @@ def build_solve(
             "document": document,
             "id": list(prepared.documents.ids[document]),
             "tokens": prepared.source_lengths[rows],
-            "score": scores,
+            "score": instance_scores(last),
+            "worth": worth,
             "weight": np.asarray(last.weights, np.float64),
         }
     )
@@ -103,13 +110,13 @@ def build_solve(
     write_json(
         folder / "solve.json",
         {
-            "preview": first_sweep,
+            "preview": preview,
             "area_under_curve": values,
             "conditions": {
                 "first": _conditions(first),
                 "last": [consistency, *_conditions(last)],
             },
-            "batch_estimator": agreement(scores, np.asarray(last.batch_scores), index),
+            "batch_estimator": agreement(worth, np.asarray(last.batch_scores), np.asarray(steps.index)),
             "over_time": spread_over_time(np.asarray(last.terms)),
             "status": pmp.Status(int(health.status)).name,
             "health": health.describe(),
@@ -139,7 +146,7 @@ def solve_flops(
     """FLOPs of the stage: `outer_steps` sweeps, along the selection the small one before them, and two runs of the
     proxy (2 gradients, 2 dev losses) for the check by finite differences. `forward(rows)`: of a forward pass."""
     dev = dev_rows if config.dev_batch is None else config.dev_batch
-    sweeps = config.outer_steps * sweep_flops(config, instances, -(-config.steps // config.every), dev, forward)
+    sweeps = config.outer_steps * sweep_flops(config, instances, config.evaluations, dev, forward, 1 + config.adds)
     sweeps += first_sweep_flops(config, instances, dev, forward)
     return sweeps + 2 * config.steps * (3 * forward(config.batch) + forward(dev))
 
@@ -154,9 +161,14 @@ def first_sweep_flops(
 
 
 def sweep_flops(
-    config: SolveConfig, instances: int, evaluations: int, dev_rows: int, forward: Callable[[int], int | float]
+    config: SolveConfig,
+    instances: int,
+    evaluations: int,
+    dev_rows: int,
+    forward: Callable[[int], int | float],
+    directions: int = 1,
 ) -> int | float:
     """FLOPs of a sweep: a step's rows cost 5 gradients (`Checkpointed`: 1 forward, 1 again, 3 for the jvp of the
-    gradient), its dev rows 1; an instance costs 2 forward passes each time it is evaluated."""
+    gradient), its dev rows 1; an instance costs a forward pass, and one more a direction, each time it is evaluated."""
     along = config.steps * 3 * (5 * forward(config.batch) + forward(dev_rows))
-    return along + evaluations * 2 * forward(instances)
+    return along + evaluations * (1 + directions) * forward(instances)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.evaluation import rank_correlation
+from pmpjax.control.observables import Point
 from pmpjax.models import Decoder, DecoderConfig, Rows
 from pmpjax.pds.plant import Rule, Warm, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
@@ -42,12 +42,16 @@ class SolveConfig:
         rule: the plant: "adamw", by which the proxy was trained and from the moments that it ended with, or the paper's
             "sgd". AdamW's worths choose better; along text as it comes they do not find noise, along the selection they
             do (`experiments/pds_compare.md`).
+        accumulate: along the selection, an instance's score is its worth along both runs, added (`added_worths`), as
+            the weights after two steps of the outer loop are; else that along the selection alone, which undervalues
+            what that run is full of. None adds where the proxy set is evaluated at the first step alone, the only one
+            at which both runs are at one point.
         learning_rate: of that rule; None is 0.1 for SGD, for AdamW a quarter of the last of the proxy's training. Too
             large a step is unstable for the costate while the loss looks fine; too small a one moves the proxy so
             little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled are
             worth more than as they were, at 0.1 8% (installed-docs, preset tiny).
         dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
-        every: the proxy set is evaluated at each step divisible by it; T or more is once, at the first.
+        every: the proxy set is evaluated at each step divisible by it; None is at the first alone.
         chunk: rows evaluated at once.
         outer_steps: sweeps. The first has uniform weights; each later one those after a proximal step on the worth. The
             paper stops at one.
@@ -64,20 +68,21 @@ class SolveConfig:
     along: Literal["source", "selection"] = "selection"
     pool: int | None = None
     pool_rate: float = 5.0
+    accumulate: bool | None = None
     learning_rate: float | None = None
     dev_batch: int | None = 32
-    every: int = 64
+    every: int | None = None
     chunk: int = 32
     outer_steps: int = 1
     outer_rate: float = 0.5
     largest_growth: float = 1e4
 
     def __post_init__(self):
-        counts = (self.instances, self.pool_size, self.steps, self.batch, self.every, self.chunk, self.outer_steps)
+        counts = (self.instances, self.pool_size, self.steps, self.batch, self.period, self.chunk, self.outer_steps)
         if min(counts) < 1:
             raise ValueError(
                 f"solve: instances {self.instances}, pool {self.pool_size}, steps {self.steps}, batch {self.batch}, "
-                f"every {self.every}, chunk {self.chunk} and outer_steps {self.outer_steps} must be at least 1"
+                f"every {self.period}, chunk {self.chunk} and outer_steps {self.outer_steps} must be at least 1"
             )
         given = (self.outer_rate, self.pool_rate, self.learning_rate, self.dev_batch)
         if any(value is not None and value <= 0 for value in given):
@@ -85,6 +90,27 @@ class SolveConfig:
                 f"solve: outer_rate {self.outer_rate}, pool_rate {self.pool_rate}, learning_rate {self.learning_rate} "
                 f"and dev_batch {self.dev_batch} must be positive"
             )
+        if self.accumulate and (self.along == "source" or self.evaluations > 1):
+            raise ValueError(
+                f"solve: accumulate adds worths along two runs at their first step, the only one where both are at one "
+                f"point; along is {self.along} and every {self.every}, expected selection and none"
+            )
+
+    @property
+    def period(self) -> int:
+        """Steps from one evaluation of the proxy set to the next."""
+        return self.steps if self.every is None else self.every
+
+    @property
+    def evaluations(self) -> int:
+        """How often a sweep evaluates the proxy set."""
+        return -(-self.steps // self.period)
+
+    @property
+    def adds(self) -> bool:
+        """Whether the scores are worths along two runs."""
+        once = self.evaluations == 1
+        return self.along == "selection" and (once if self.accumulate is None else self.accumulate)
 
     @property
     def pool_size(self) -> int:
@@ -106,7 +132,8 @@ class Solved(NamedTuple):
 
     weights: gamma, [N], on the simplex. scores: [N] worth of each instance, an estimate of -dJ/dgamma from all
     instances. batch_scores: [N] -dJ/dgamma of the run's own batches, exact. terms: [K, N], the scores at each step that
-    was evaluated; scores = k sum over K. sweep: value, costate, health.
+    was evaluated; scores = k sum over K. sweep: value, costate, health. direction: at step 0, like the parameters,
+    where worths along two runs are added (`SolveConfig.adds`). beside: [N] worth along another run's direction.
     """
 
     weights: Float[Array, " instances"]
@@ -114,6 +141,8 @@ class Solved(NamedTuple):
     batch_scores: Float[Array, " instances"]
     terms: Float[Array, "evaluated instances"]
     sweep: pmp.Sweep
+    direction: PyTree | None = None
+    beside: Float[Array, " instances"] | None = None
 
 
 def proxy_problem(
@@ -184,6 +213,7 @@ def score_instances(
     *,
     weights: Float[Array, " instances"] | None = None,
     dev: Rows | None = None,
+    beside: PyTree | None = None,
     mesh: Mesh | None = None,
 ) -> Solved:
     """s_z = k sum_{t in 0, k, 2k, ...} <d_t, grad l_z(theta_t)>, [N]: high is good.
@@ -200,16 +230,19 @@ def score_instances(
         instances: the proxy set, N rows.
         weights: gamma; uniform when None.
         dev: where the steps have no dev rows, all of them.
+        beside: the direction of another run at theta_0 (`Solved.direction`): also evaluate the worth along it.
         mesh: devices that share the sweep; parameters and costates lie as `pmpjax.train.mesh.partition` says.
 
     Source: PDS (arXiv 2410.07064), Pontryagin conditions and the score q_n.
     """
     weights = pmp.uniform(len(instances.tokens)) if weights is None else weights
-    arguments = jax.tree.map(jnp.asarray, (steps, instances, dev))
+    arguments = jax.tree.map(jnp.asarray, (steps, instances, dev, beside))
     state = place(initial_state(config.rule, proxy), mesh)
     found = sweep_function(config, decoder.config, proxy.optimizer, mesh)(state, weights, *arguments)
-    terms = found.seen["worth"]
-    return Solved(weights, config.every * terms.sum(axis=0), -found.seen["gradient"], terms, found)
+    seen, along = found.seen, found.seen["worth"]  # [K, N] or, beside another direction, [1, 2, N]
+    terms, other = (along, None) if beside is None else (along[:, 0], along[0, 1])
+    direction = jax.tree.map(lambda leaf: leaf[0], seen.get("direction"))
+    return Solved(weights, config.period * terms.sum(axis=0), -seen["gradient"], terms, found, direction, other)
 
 
 @functools.lru_cache(maxsize=2)
@@ -218,21 +251,35 @@ def sweep_function(
 ) -> Callable[..., pmp.Sweep]:
     """The jitted sweep, the same one for the same arguments, so that it is compiled once.
 
-    (state x_0, weights [N], steps [T, ...], instances [N, L], dev rows or None) -> `Sweep` whose `seen` has worth
-    [ceil(T / every), N] and gradient [N].
+    (state x_0, weights [N], steps [T, ...], instances [N, L], dev rows or None, another run's direction or None) ->
+    `Sweep` whose `seen` has worth [ceil(T / every), N], or [1, 2, N] where there is another direction, and gradient
+    [N], and direction [1, ...] where `config.adds`.
     """
     decoder = Decoder(model)
 
-    def sweep(state: pmp.TrainState, weights: Array, steps: Step, instances: Rows, dev: Rows | None) -> pmp.Sweep:
+    def sweep(
+        state: pmp.TrainState, weights: Array, steps: Step, instances: Rows, dev: Rows | None, beside: PyTree | None
+    ) -> pmp.Sweep:
         problem = proxy_problem(config, decoder, optimizer, dev, mesh)
         worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk)
+
+        def both(point: Point) -> Array:
+            directions = jax.tree.map(lambda *leaves: jnp.stack(leaves), point.direction, beside)
+            return jax.vmap(lambda direction: worth(point._replace(direction=direction)))(directions)
+
+        observe: dict[str, obs.Observable] = {
+            "worth": obs.every(config.period, worth if beside is None else both),
+            "gradient": obs.control_gradient,
+        }
+        if config.adds:
+            observe["direction"] = obs.every(config.steps, lambda point: point.direction)
         return pmp.costate(
             problem,
             state,
             weights,
             steps,
             adjoint=pmp.Checkpointed(),
-            observe={"worth": obs.every(config.every, worth), "gradient": obs.control_gradient},
+            observe=observe,
         )
 
     return jax.jit(sweep)
@@ -280,57 +327,3 @@ def check_health(config: SolveConfig, optimizer: OptimizerConfig, sweep: pmp.Swe
         f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {rate:g}); "
         f"a costate may grow {config.largest_growth:g}-fold at most"
     )
-
-
-def agreement(
-    scores: Float[np.ndarray, " instances"],
-    batch: Float[np.ndarray, " instances"],
-    index: Int[np.ndarray, "steps batch"],
-) -> dict[str, Any]:
-    """How the two estimators of an instance's worth agree, over the instances that a batch met.
-
-    Each batch score is divided by how often its instance came, relative to how often it would on average, so that what
-    is compared with the score over all steps is (T / times) sum over the steps at which it came.
-
-    Returns:
-        met: instances compared. spearman: rank correlation, None where undefined. slope: of the least squares line of
-        the batch estimates on the scores; 1 when they estimate the same, less where few steps are evaluated (step
-        0, where the costate is largest, is always among them), None where undefined. residual: standard deviation
-        around that line relative to the line's own: noise by signal.
-    """
-    times = np.bincount(index.ravel(), minlength=len(scores))
-    met = times > 0
-    whole = np.asarray(scores, np.float64)[met]
-    estimate = np.asarray(batch, np.float64)[met] * (index.size / len(scores)) / times[met]
-    spearman = rank_correlation(estimate, whole)
-    slope = residual = None
-    if spearman is not None:
-        slope, intercept = np.polyfit(whole, estimate, 1)
-        residual = float(np.std(estimate - slope * whole - intercept) / abs(slope * np.std(whole)))
-    return {
-        "met": int(met.sum()),
-        "spearman": spearman,
-        "slope": None if slope is None else float(slope),
-        "residual": residual,
-    }
-
-
-def spread_over_time(terms: Float[np.ndarray, "evaluated instances"]) -> dict[str, Any]:
-    """How much the worth changes along the run: is a sum over every k-th step enough?
-
-    Returns:
-        evaluated: steps K. spearman: mean rank correlation of one evaluated step's worth with the sum of the others,
-        None below two steps or where undefined. deviation: of an instance's worth over the steps, after each step's own
-        mean and scale over instances are taken out, root mean square over instances; 0 when every step says the same,
-        1 when they are unrelated.
-    """
-    terms = np.asarray(terms, np.float64)
-    found: dict[str, Any] = {"evaluated": len(terms), "spearman": None, "deviation": None}
-    if len(terms) < 2 or not terms.std(axis=1).all():
-        return found
-    each = [rank_correlation(term, terms.sum(axis=0) - term) for term in terms]
-    standard = (terms - terms.mean(axis=1, keepdims=True)) / terms.std(axis=1, keepdims=True)
-    found["deviation"] = float(np.sqrt(np.mean(standard.var(axis=0, ddof=1))))
-    if all(one is not None for one in each):
-        found["spearman"] = float(np.mean([one for one in each if one is not None]))
-    return found

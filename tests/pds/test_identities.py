@@ -12,7 +12,8 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.sweep import SolveConfig, Solved, Step, agreement, improve, mean_loss, score_instances, spread_over_time
+from pmpjax.pds.estimators import agreement, spread_over_time
+from pmpjax.pds.sweep import SolveConfig, Solved, Step, improve, mean_loss, score_instances
 from pmpjax.train import adamw
 from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
 

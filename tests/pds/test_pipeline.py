@@ -39,7 +39,7 @@ def config(folder):
         prepare=TextConfig(vocabulary=300, length=32),
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
-        solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, every=4, dev_batch=8),
+        solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, dev_batch=8),
         select=SelectConfig(ratio=0.4, falling=("pds",)),
         fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
         pretrain=PretrainConfig(

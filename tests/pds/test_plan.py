@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, Rows, initialise
-from pmpjax.pds.plan import draw_instances, drawn_in_proportion, plan, pool_weights
+from pmpjax.pds.common import standardised
+from pmpjax.pds.estimators import instance_scores
+from pmpjax.pds.plan import draw_instances, draw_steps, drawn_in_proportion, plan, pool_weights
 from pmpjax.pds.solve import build_solve
-from pmpjax.pds.sweep import SweepError
+from pmpjax.pds.sweep import SweepError, score_instances
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
 from tests.pds.test_solve import CONFIG as SOURCE
 from tests.pds.test_solve import MODEL
@@ -62,8 +64,60 @@ def test_the_sweep_along_the_selection_starts_from_a_run_with_less_desired_loss(
     worth, good = np.array(table["score"]), np.array(table["document"]) % 2 == 0
     # The run has had the best of the target's language already, and more of it is worth less: less clear than in
     # test_solve.py, along text as it comes.
-    assert np.mean(worth[good][:, None] > worth[~good][None, :]) > 0.6  # the area under the ROC curve
+    assert 0.6 < under_the_curve(worth, good)
     assert worth[good].mean() > 0 > worth[~good].mean()
+
+
+def under_the_curve(worth, good):
+    """The area under the ROC curve."""
+    return np.mean(worth[good][:, None] > worth[~good][None, :])
+
+
+def test_worths_along_both_runs_tell_what_that_along_the_selection_overhears(corpus, tmp_path):
+    prepared, _, proxy = corpus
+    found = {}
+    for accumulate in (True, False):
+        config = dataclasses.replace(CONFIG, every=None, accumulate=accumulate)
+        build_solve(config, MODEL, prepared, proxy, 0, tmp_path, Recorder())
+        table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+        found[accumulate] = np.array(table["score"]), np.array(table["worth"])
+        preview = json.loads((tmp_path / "solve.json").read_text())["preview"]
+        assert ("spearman" in preview) == accumulate
+    (score, worth), (alone, same) = found[True], found[False]
+    np.testing.assert_array_equal(alone, same)
+    np.testing.assert_allclose(worth, alone, rtol=1e-4, atol=1e-6 * np.abs(alone).max())
+    good = np.array(table["document"]) % 2 == 0
+    assert under_the_curve(score, good) > 0.95 > 0.9 > under_the_curve(worth, good)
+
+
+def test_the_worth_beside_is_the_one_that_the_first_sweep_would_find(corpus, float64):
+    prepared, decoder, proxy = jax.tree.map(as_float64, corpus)
+    config = dataclasses.replace(CONFIG, every=None)
+    rows = draw_instances(config, prepared, 0)
+    instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
+    steps, dev, _, beside = plan(config, decoder, prepared, proxy, instances, 0)
+    solved = score_instances(config, decoder, proxy, steps, instances, dev=dev, beside=beside)
+    even, dev = draw_steps(config, prepared, instances, 0)  # the pool is the whole proxy set
+    first = score_instances(config, decoder, proxy, even, instances, dev=dev)
+    np.testing.assert_allclose(config.steps * solved.beside, first.scores, rtol=1e-10)
+    alone = score_instances(config, decoder, proxy, steps, instances, dev=dev)
+    np.testing.assert_allclose(solved.scores, alone.scores, rtol=1e-10)
+    assert np.abs(first.scores).max() > 1e-6 < np.abs(first.scores - solved.scores).max()
+    np.testing.assert_array_equal(instance_scores(alone), alone.scores)
+    expected = standardised(np.asarray(first.scores)) + standardised(np.asarray(alone.scores))
+    np.testing.assert_allclose(instance_scores(solved), expected, rtol=1e-8)
+
+
+def as_float64(leaf):
+    return leaf.astype(np.float64) if getattr(leaf, "dtype", None) == np.float32 else leaf
+
+
+@pytest.mark.parametrize("other", [{"every": 4}, {"along": "source"}])
+def test_worths_are_added_only_where_both_runs_are_at_one_point(other):
+    with pytest.raises(ValueError, match="expected selection and none"):
+        dataclasses.replace(CONFIG, **{"every": None, "accumulate": True, **other})
+    assert not dataclasses.replace(CONFIG, **{"every": None, **other}).adds
+    assert dataclasses.replace(CONFIG, every=None).adds
 
 
 def test_a_first_sweep_that_explodes_is_refused(corpus):
