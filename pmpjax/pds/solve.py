@@ -169,6 +169,6 @@ def sweep_flops(
     directions: int = 1,
 ) -> int | float:
     """FLOPs of a sweep: a step's rows cost 5 gradients (`Checkpointed`: 1 forward, 1 again, 3 for the jvp of the
-    gradient), its dev rows 1; an instance costs a forward pass, and one more a direction, each time it is evaluated."""
+    gradient), its dev rows 1; an instance costs a forward pass, and two more a direction, each time it is evaluated."""
     along = config.steps * 3 * (5 * forward(config.batch) + forward(dev_rows))
-    return along + evaluations * (1 + directions) * forward(instances)
+    return along + evaluations * (1 + 2 * directions) * forward(instances)

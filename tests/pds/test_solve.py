@@ -5,12 +5,13 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, initialise
-from pmpjax.pds.solve import build_solve, draw_instances
+from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.pds.solve import build_solve, draw_instances, sweep_flops
 from pmpjax.pds.sweep import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
@@ -83,3 +84,23 @@ def test_a_source_of_short_rows_is_refused_with_its_longest(tmp_path):
     prepared = prepared_corpus(tmp_path)
     with pytest.raises(ValueError, match=r"--solve.minimum-tokens"):
         draw_instances(dataclasses.replace(CONFIG, minimum_tokens=99), prepared, 0)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_instance_costs_what_the_compiled_jvp_does(directions):
+    decoder = Decoder(ModelConfig(width=64, layers=2, heads=2, key_value_heads=2, hidden=128).decoder(512))
+    rows = Rows(jnp.ones((8, 17), jnp.int32), jnp.full(8, 17))
+    params = initialise(decoder, jax.random.key(0), rows.tokens[:1])
+    losses = example_losses(decoder)
+    along = jax.tree.map(lambda leaf: jnp.stack([leaf] * directions), params)
+
+    def worths(params, along):
+        return jax.vmap(lambda one: jax.jvp(lambda p: losses(p, rows), (params,), (one,))[1])(along)
+
+    def counted(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+    passes = counted(worths, params, along) / counted(lambda p: losses(p, rows), params)
+    config = dataclasses.replace(CONFIG, every=None)
+    expected = [sweep_flops(config, count, 1, 4, lambda rows: rows, directions) for count in (0, 1)]
+    assert passes == pytest.approx(expected[1] - expected[0], rel=0.05)
