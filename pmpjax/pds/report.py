@@ -216,7 +216,7 @@ def _quality(solve: Mapping[str, Any], fit: Mapping[str, Any]) -> Iterable[str]:
             ),
             (
                 "scorer: Spearman on its training part",
-                f"{_show(fit['spearman']['train'])} ({fit['rows']['train']} rows)",
+                f"{_show(fit['spearman']['train'])} ({fit['rows']['asked']} of {fit['rows']['train']} rows)",
             ),
             ("scorer: mean squared error at the end of training", _show(fit["final_mse"])),
             (

@@ -86,6 +86,7 @@ def test_the_page_shows_texts_as_text_and_shares_that_add_up(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert html.escape(evaluation["verdict"]) in page and "33.3%" in page and "it does not pay" in page
+    assert "0.75, added for the score" in page and "(2 of 7 rows)" in page
     first_row = page[page.index("class='beside'") :].split("<tr>")[2]
     assert first_row.index("&lt;script&gt;") < first_row.index("</td><td>"), "the best document stands on the left"
     assert shares["docstring"]["selection"] == 1 and shares["code"]["selection"] == 0
@@ -102,10 +103,15 @@ def metrics(evaluation, shares):
         "effective_instances": 7.5,
         "instances": 9,
         "conditions": {"first": [check], "last": [check | {"name": "consistency"}, check]},
+        "preview": {"spearman": 0.75},
         "batch_estimator": {"met": 5, "spearman": 0.8, "slope": None, "residual": 0.5},
         "over_time": {"evaluated": 2, "spearman": 0.9, "deviation": 0.25},
     }
-    fit = {"spearman": {"held_out": None, "train": 0.9}, "rows": {"held_out": 2, "train": 7}, "final_mse": 0.5}
+    fit = {
+        "spearman": {"held_out": None, "train": 0.9},
+        "rows": {"held_out": 2, "train": 7, "asked": 2},
+        "final_mse": 0.5,
+    }
     return {
         "verdict": evaluation["verdict"],
         "seeds": [0],
