@@ -77,10 +77,10 @@ def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Warm, count: int) 
     decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
     steps, dev, _, beside = plan(config.solve, decoder, data, proxy, instances, config.seed)
     # The proxy set is among what is evaluated: its spread is the scale on which worths along two runs are added.
-    every = Rows(
+    together = Rows(
         np.concatenate([instances.tokens, tokens, shuffled]), np.concatenate([instances.lengths, lengths, lengths])
     )
     weights = pmp.uniform(len(proxy_set))
-    solved = score_instances(config.solve, decoder, proxy, steps, every, weights=weights, dev=dev, beside=beside)
+    solved = score_instances(config.solve, decoder, proxy, steps, together, weights=weights, dev=dev, beside=beside)
     scores = instance_scores(solved)[len(proxy_set) :]
     return scores[: len(rows)], scores[len(rows) :]

@@ -23,8 +23,8 @@ def added_worths(
     """z_1 + z_2: worths along text as it comes and along the selection, each `standardised`.
 
     gamma_2 = proj(gamma_1 + r z_2) with gamma_1 = proj(1/N + r z_1) ranks by this sum what neither projection cuts off;
-    it is the lazy form of the outer loop (dual averaging). At the optimum all used instances are worth the same, so
-    that z_2 alone ranks the better the less its run has learned of what it is full of.
+    it is the lazy form of the outer loop (dual averaging). z_2 alone undervalues what its run is full of: at the
+    optimum all used instances are worth the same, however often they are used.
 
     Source: PDS (arXiv 2410.07064), Algorithm 1; Xiao, Dual averaging methods (2010), section 2.
 
