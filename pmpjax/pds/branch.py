@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 
@@ -12,7 +12,7 @@ from pmpjax.runs.progress import Bar
 from pmpjax.train import OptimizerConfig, Report, Trained, adamw, decaying_adamw, save_params
 
 DECAYED = "decayed_"
-"""Before the name of a split: its loss at the end of the branch, among the arrays of a run."""
+"""Before the name of a split: the loss of the branch's model on more of its rows, among the arrays of a run."""
 
 CONSTANT, _BRANCH = "constant", "branch"
 
@@ -27,6 +27,9 @@ class Optimizers(NamedTuple):
 TrainTo = Callable[[int, optax.GradientTransformation, Path, Callable[[Report], None]], Trained]
 """Trains to a step from the newest of the checkpoints in a folder, and leaves one there."""
 
+Measure = Callable[[Any], dict[str, Any]]
+"""params -> loss on each held-out split, nats a token."""
+
 
 def optimizers_of(config: OptimizerConfig, steps: int, decay_steps: int) -> Optimizers:
     """Both optimizers: one pair for all runs, which share the compilation."""
@@ -36,6 +39,7 @@ def optimizers_of(config: OptimizerConfig, steps: int, decay_steps: int) -> Opti
 
 def train_with_branch(
     train_to: TrainTo,
+    measure: Measure,
     optimizers: Optimizers,
     steps: int,
     decay_steps: int,
@@ -46,7 +50,7 @@ def train_with_branch(
 ) -> None:
     """The run `name` of `steps` steps, and the same batches' last `decay_steps` once more with a falling rate.
 
-    `report`: moves the bar on, where part of the run was reported already.
+    `measure`: of the branch's model, once. `report`: moves the bar on, where part of the run was reported already.
 
     Leaves NAME-params.npz and, last, NAME.npz, as `pmpjax.pds.pretrain.build_pretrain` says. Checkpoints lie in
     NAME-checkpoints until then: a killed call goes on from the newest.
@@ -59,7 +63,7 @@ def train_with_branch(
     curves = {"steps": trained.evaluated_at, "train": trained.losses, **trained.evaluated}
     if optimizers.branch is not None:
         trained = train_to(steps, optimizers.branch, work / _BRANCH, new_steps(bar, f"{name}, falling rate", begin))
-        curves |= {DECAYED + split: values[-1] for split, values in trained.evaluated.items()}
+        curves |= {DECAYED + split: loss for split, loss in measure(trained.params).items()}
     save_params(folder / f"{name}-params", trained.params)
     write_arrays(folder / f"{name}.npz", curves)  # last: its presence means that the run is whole
     shutil.rmtree(work, ignore_errors=True)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.branch import optimizers_of, train_with_branch
+from pmpjax.pds.branch import Measure, optimizers_of, train_with_branch
 from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
@@ -35,6 +36,7 @@ class PretrainConfig:
         evaluate_every: steps between measurements of the loss on the target.
         dev_rows: rows of the target's dev split measured each time, spread evenly over its documents.
         test_rows: the same of its test split.
+        final_rows: the same of each split, once, for the model at the end of the branch.
         save_every: steps between checkpoints.
         steps_per_call: steps that the device makes before the host is asked again; dividing `evaluate_every` it costs
             one compilation.
@@ -47,6 +49,7 @@ class PretrainConfig:
     evaluate_every: int = 30
     dev_rows: int = 96
     test_rows: int = 192
+    final_rows: int = 1024
     save_every: int = 150
     steps_per_call: int = 6
 
@@ -90,14 +93,14 @@ def build_pretrain(
 
     Files:
         METHOD-SEED.npz: steps, dev, test (nats a token at those steps), train (loss of each step); with a decay branch
-            decayed_dev and decayed_test, at its end.
+            decayed_dev and decayed_test, of the model at its end on `final_rows` rows.
         METHOD-SEED-params.npz: the final parameters, those of the branch where there is one.
         pretrain.json: rows, steps of the branch, tokens and FLOPs.
     A killed run goes on from the newest checkpoint of the run that was under way.
     """
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
-    train_on = trainer(config, decoder, prepared, mesh)
+    train_on, measure = trainer(config, decoder, prepared, mesh), final_losses(config, decoder, prepared, mesh)
     optimizers = optimizers_of(config.optimizer, config.steps, config.decay_steps)
     rows_of: dict[str, int] = {}
     for seed in sorted({seed for _, seed in selections}):
@@ -115,11 +118,13 @@ def build_pretrain(
                 bar.update(config.all_steps)
                 continue
             train_to = functools.partial(train_on, Rows(rows.tokens[:count], rows.lengths[:count]), schedule, seed)
-            train_with_branch(train_to, optimizers, config.steps, config.decay_steps, folder, name, bar)
+            train_with_branch(train_to, measure, optimizers, config.steps, config.decay_steps, folder, name, bar)
     length = prepared.source_rows.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
     shown = min(config.dev_rows, len(prepared.dev_rows)) + min(config.test_rows, len(prepared.test_rows))
-    measuring = forward_flops(decoder_config, measured * shown * length)
+    at_end = sum(min(config.final_rows, len(rows)) for rows in (prepared.dev_rows, prepared.test_rows))
+    seen = measured * shown + (at_end if config.decay_steps else 0)
+    measuring = forward_flops(decoder_config, seen * length)
     share = config.all_steps / config.steps
     write_json(
         folder / "pretrain.json",
@@ -138,7 +143,8 @@ def trainer(
 ) -> Callable[..., Trained]:
     """(rows, schedule, seed, steps, optimizer, checkpoints, report) -> the run up to `steps`, from the newest of the
     checkpoints. The seed gives the initial parameters. All runs of one trainer share their compilation."""
-    losses, evaluate = example_losses(decoder), target_losses(config, decoder, prepared, mesh)
+    losses = example_losses(decoder)
+    evaluate = target_losses(decoder, prepared, config.dev_rows, config.test_rows, mesh)
 
     def train_on(
         rows: Rows,
@@ -168,12 +174,17 @@ def trainer(
     return train_on
 
 
+def final_losses(config: PretrainConfig, decoder: Decoder, prepared: Prepared, mesh: Mesh | None = None) -> Measure:
+    """`target_losses` on `config.final_rows` rows of each split, compiled."""
+    return jax.jit(target_losses(decoder, prepared, config.final_rows, config.final_rows, mesh))
+
+
 def target_losses(
-    config: PretrainConfig, decoder: Decoder, prepared: Prepared, mesh: Mesh | None = None
-) -> Callable[[Any], dict[str, Any]]:
-    """params -> mean loss in nats a token on `dev` and `test`, of the rows that `config` takes of each split."""
-    dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), config.dev_rows)
-    test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), config.test_rows)
+    decoder: Decoder, prepared: Prepared, dev_rows: int, test_rows: int, mesh: Mesh | None = None
+) -> Measure:
+    """params -> mean loss in nats a token on `dev` and `test`, of so many rows of each split, evenly spread."""
+    dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), dev_rows)
+    test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), test_rows)
     measures = {"dev": set_loss(decoder, dev, 32, mesh), "test": set_loss(decoder, test, 32, mesh)}
 
     def evaluate(params: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import METHOD, RECEDING, paired_difference
 from pmpjax.pds.fit import build_fit
 from pmpjax.pds.plant import warm
-from pmpjax.pds.pretrain import pretrain_flops, trainer, training_rows
+from pmpjax.pds.pretrain import final_losses, pretrain_flops, trainer, training_rows
 from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select, load_selections
 from pmpjax.pds.solve import build_solve
@@ -73,7 +73,8 @@ def build_receding(
     decoder_config = config.model.decoder(prepared.vocabulary)
     settings, ends = config.pretrain, list(range(config.mpc, config.pretrain.steps, config.mpc))
     optimizers = optimizers_of(settings.optimizer, settings.steps, settings.decay_steps)
-    train_on = trainer(settings, Decoder(decoder_config), prepared, mesh)
+    decoder = Decoder(decoder_config)
+    train_on, measure = trainer(settings, decoder, prepared, mesh), final_losses(settings, decoder, prepared, mesh)
     costs = []
     for seed in config.every_seed:
         name, work = f"{RECEDING}-{seed}", folder / f"work-{seed}"
@@ -93,7 +94,9 @@ def build_receding(
                 documents.append(next(iter(load_selections(again / "select").values())))
             write_json(folder / f"{name}-cost.json", _cost(work, ends))
             train_to = functools.partial(train_on, *_rows_and_schedule(config, prepared, documents, seed), seed)
-            train_with_branch(train_to, optimizers, settings.steps, settings.decay_steps, folder, name, bar, report)
+            train_with_branch(
+                train_to, measure, optimizers, settings.steps, settings.decay_steps, folder, name, bar, report
+            )
         shutil.rmtree(work, ignore_errors=True)
         costs.append(json.loads((folder / f"{name}-cost.json").read_text(encoding="utf-8")))
     spent = {f"selection_{what}": float(np.mean([cost[what] for cost in costs])) for what in ("flops", "seconds")}

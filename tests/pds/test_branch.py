@@ -15,7 +15,9 @@ from tests.pds.synthetic import Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32)
 RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=3)
-CONFIG = PretrainConfig(steps=20, batch=4, optimizer=RATE, decay=0.3, evaluate_every=4, dev_rows=8, test_rows=8)
+CONFIG = PretrainConfig(
+    steps=20, batch=4, optimizer=RATE, decay=0.3, evaluate_every=4, dev_rows=8, test_rows=8, final_rows=20
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_the_branch_is_the_straight_run_whose_rate_falls(prepared, tmp_path):
         initialise(decoder, stage_key(0, "pretrain", "init"), rows.tokens[:1]),
         scheduled_batches(Rows(*rows[:2]), batch_schedule(len(rows.tokens), 20, 4, seed=order)),
         20,
-        evaluate=target_losses(CONFIG, decoder, prepared),
+        evaluate=target_losses(decoder, prepared, 20, 20),
         evaluate_every=4,
     )
     for split in ("dev", "test"):
