@@ -1,7 +1,7 @@
-"""All methods of selection on the default corpus, five seeds: `python experiments/pds_compare.py [OUT]`.
+"""All methods of selection on the default corpus, ten seeds: `python experiments/pds_compare.py [OUT]`.
 
 Source installed-docs, target scipy's reference documentation; every setting is a default of `PDSConfig`. What
-`pmpjax pds compare` does; about an hour on two cores.
+`pmpjax pds compare --seeds 10` does; about two hours on two cores.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.rivals import RIVALS
 
-CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, rivals=RIVALS)
+CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, rivals=RIVALS)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare"))

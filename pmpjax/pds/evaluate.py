@@ -194,11 +194,16 @@ def draw_curves(
 
 
 def _draw_branches(panel: Any, curves: dict[tuple[str, int], dict[str, Any]], methods: list[str]) -> None:
-    """A dot where each seed's decay branch ends, beside the last step, in the colour of the method's line."""
+    """A dot where each seed's decay branch ends, beside the last step, in the colour of the method's line; each method
+    has its own column, so that none hides another."""
     colours = {line.get_label(): line.get_color() for line in panel.lines}
     ordered = [name for name in methods if name != BASELINE] + [BASELINE]
-    for name in ordered:
-        ends = [(one["steps"][-1], float(one[DECAYED + "test"])) for (of, _), one in curves.items() if of == name]
+    for column, name in enumerate(ordered, 1):
+        ends = [
+            (one["steps"][-1] * (1 + 0.015 * column), float(one[DECAYED + "test"]))
+            for (of, _), one in curves.items()
+            if of == name
+        ]
         colour = colours[_label(name)]
         panel.plot(*zip(*ends, strict=True), linestyle="", marker="o", markersize=2.5, color=colour, clip_on=False)
 
