@@ -117,14 +117,16 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, number, status):
 
 
 def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):
-    begin = time.perf_counter()
+    before = os.times()
     line = command("law", "perceptron", "--preset", "quick", "--out", tmp_path / "run")
     done = subprocess.run(line, capture_output=True, text=True)
-    seconds = time.perf_counter() - begin
+    after = os.times()
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["acceleration_ratio"] >= 5.5
-    assert seconds < 60, "20 s on two free cores; three times that on a busy machine"
+    # Of the processor, whatever else the machine does: by the clock it is 20 s on two free cores.
+    spent = after.children_user - before.children_user + after.children_system - before.children_system
+    assert spent < 60, "17 s of the processor"
 
 
 def test_compare_takes_all_rivals_and_five_seeds_and_prints_the_table(capsys, monkeypatch):
