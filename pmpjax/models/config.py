@@ -38,7 +38,7 @@ class DecoderConfig:
         remat: what the backward pass computes again, block by block: "none", "full" (keeps the residual stream alone)
             or "products" (keeps the results of matrix products).
         loss_chunk: tokens whose logits exist at the same time in the loss, computed again backward (0: those of all
-            tokens, kept).
+            tokens, kept; None: 0 where these fit in 128 MB, else 512).
     """
 
     vocabulary: int
@@ -63,7 +63,7 @@ class DecoderConfig:
     attention_block: int = 64
     scan_layers: bool = False
     remat: Literal["none", "full", "products"] = "none"
-    loss_chunk: int = 512
+    loss_chunk: int | None = None
 
     def __post_init__(self):
         if self.head_size is None and self.width % self.heads:

@@ -41,6 +41,7 @@ class FitConfig:
             from a random init.
         optimizer: AdamW.
         save_every: steps between checkpoints.
+        steps_per_call: steps that the device makes before the host is asked again.
     """
 
     epochs: int = 1
@@ -52,6 +53,7 @@ class FitConfig:
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     )
     save_every: int = 100
+    steps_per_call: int = 10
 
     def __post_init__(self):
         if self.clip is not None and not self.clip > 0:
@@ -113,6 +115,7 @@ def build_fit(
         steps,
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
+        steps_per_call=config.steps_per_call,
         progress=lambda report: bar.update(report.steps, mse=report.loss),
         mesh=mesh,
     )

@@ -51,7 +51,7 @@ class PretrainConfig:
     test_rows: int = 192
     final_rows: int = 1024
     save_every: int = 150
-    steps_per_call: int = 6
+    steps_per_call: int = 10
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:

@@ -27,6 +27,7 @@ class ProxyConfig:
         batch: rows of a step.
         optimizer: AdamW.
         save_every: steps between checkpoints.
+        steps_per_call: steps that the device makes before the host is asked again.
         model: the decoder of the costate sweep; None is the one that is pretrained at the end.
     """
 
@@ -34,6 +35,7 @@ class ProxyConfig:
     batch: int = 16
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(warmup_steps=20))
     save_every: int = 40
+    steps_per_call: int = 10
     model: ModelConfig | None = None
 
 
@@ -65,6 +67,7 @@ def build_proxy(
         config.steps,
         checkpoints=folder / "checkpoints",
         save_every=config.save_every,
+        steps_per_call=config.steps_per_call,
         progress=lambda report: bar.update(report.steps, loss=report.loss),
         mesh=mesh,
     )

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.control.observables import Point
 from pmpjax.models import Decoder, DecoderConfig, Rows
 from pmpjax.pds.plant import Rule, Warm, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
@@ -261,14 +260,10 @@ def sweep_function(
         state: pmp.TrainState, weights: Array, steps: Step, instances: Rows, dev: Rows | None, beside: PyTree | None
     ) -> pmp.Sweep:
         problem = proxy_problem(config, decoder, optimizer, dev, mesh)
-        worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk)
-
-        def both(point: Point) -> Array:
-            directions = jax.tree.map(lambda *leaves: jnp.stack(leaves), point.direction, beside)
-            return jax.vmap(lambda direction: worth(point._replace(direction=direction)))(directions)
-
+        others = () if beside is None else (beside,)
+        worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk, beside=others)
         observe: dict[str, obs.Observable] = {
-            "worth": obs.every(config.period, worth if beside is None else both),
+            "worth": obs.every(config.period, worth),
             "gradient": obs.control_gradient,
         }
         if config.adds:

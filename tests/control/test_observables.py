@@ -96,6 +96,28 @@ def test_an_observable_is_evaluated_on_its_period_only():
     assert sorted(t for name, t in evaluated if name == "summed") == [0, 3, 6, 9]
 
 
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_worth_beside_is_minus_the_product_of_each_given_direction_and_each_gradient(float64, chunk):
+    plant = small()
+    keys = jax.random.split(jax.random.key(3), 2)
+    others = [jax.tree.map(lambda leaf, key=key: jax.random.normal(key, leaf.shape), plant.x0.params) for key in keys]
+    observe = {
+        "all": obs.every(STEPS, obs.contributions_of(plant.losses, plant.instances, chunk=chunk, beside=others)),
+        "own": obs.every(STEPS, obs.contributions_of(plant.losses, plant.instances)),
+    }
+    seen = observed(plant.problem, plant.x0, plant.weights, plant.batches, observe).seen
+    gradients = jax.jacobian(plant.losses)(plant.x0.params, plant.instances)
+    count = len(jax.tree.leaves(plant.instances)[0])
+
+    def product(direction):
+        pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(direction), strict=True)
+        return sum(each.reshape(count, -1) @ leaf.ravel() for each, leaf in pairs)
+
+    assert seen["all"].shape == (1, 3, count)
+    np.testing.assert_allclose(seen["all"][0, 0], seen["own"][0], rtol=1e-10)
+    np.testing.assert_allclose(seen["all"][0, 1:], -jnp.stack([product(other) for other in others]), rtol=1e-10)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw", "clipped adam", "multi-step"])
 def test_worth_of_any_instance_is_minus_the_derivative_in_its_weight(float64, optimizer):
     """Add every instance of a set with weight zero to each step; autodiff in these weights is the oracle."""

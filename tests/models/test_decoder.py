@@ -138,6 +138,15 @@ def test_chunked_cross_entropy_equals_the_whole_one_in_value_and_derivatives(chu
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), whole, parts)
 
 
+@pytest.mark.parametrize("tokens", [8_192, 8_193])
+def test_the_logits_of_all_tokens_are_kept_while_they_take_no_more_than_128_megabytes(tokens):
+    """By shape alone: nothing of this size is computed."""
+    shapes = (jax.ShapeDtypeStruct((tokens, 2), jnp.float32), jax.ShapeDtypeStruct((4_096, 2), jnp.float32))
+    traced = str(jax.make_jaxpr(cross_entropy)(*shapes, jax.ShapeDtypeStruct((tokens,), jnp.int32)))
+    assert (f"f32[{tokens},4096]" in traced) == (tokens == 8_192)
+    assert ("f32[512,4096]" in traced) == (tokens == 8_193)
+
+
 def test_the_jvp_of_the_gradient_is_its_finite_difference():
     config = DecoderConfig(31, 8, 1, 2, 1, 12, loss_chunk=8)
     with jax.enable_x64(True):
