@@ -55,6 +55,7 @@ def test_the_branch_is_the_straight_run_whose_rate_falls(prepared, tmp_path):
     assert not list((tmp_path / "run").glob("*checkpoints"))
 
 
+@pytest.mark.slow
 def test_the_run_itself_is_bit_for_bit_what_it_is_without_a_branch(prepared, tmp_path):
     curves, _, _ = trained(prepared, CONFIG, tmp_path / "with")
     alone, _, _ = trained(prepared, dataclasses.replace(CONFIG, decay=0.0), tmp_path / "without")

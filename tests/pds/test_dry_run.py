@@ -42,6 +42,7 @@ def dry():
     return said, dry_run(CONFIG, Placement("v5e-1", corpus_tokens=1e6, rate=2.0), progress=said.append)
 
 
+@pytest.mark.slow
 def test_every_stage_is_compiled_and_counted(dry):
     said, report = dry
     assert tuple(said) == tuple(stage.stage for stage in report.stages) == STAGES
@@ -65,6 +66,7 @@ def test_every_stage_is_compiled_and_counted(dry):
     assert f"{2 * report.device_hours:,.2f} at 2 an hour" in notes
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_named(dry):
     report = dry[1]
     small = dataclasses.replace(report.hardware.accelerator, memory=float(report.stages[4].memory.total - 1))

@@ -188,6 +188,7 @@ def assert_equal_runs(one, other):
         assert (one[0] / name).read_bytes() == (other[0] / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole, tmp_path):
     out = tmp_path / "run"
     rivals = ("dsir", "gradient-similarity")
@@ -241,6 +242,7 @@ def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, 
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(corpus, whole, tmp_path, monkeypatch):
     """Two halves of 8 steps, selected anew between them from half of the tokens."""
     wanted = dataclasses.replace(config(corpus), mpc=8, pretrain=dataclasses.replace(config(corpus).pretrain, steps=16))
@@ -286,6 +288,7 @@ def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(cor
         dataclasses.replace(wanted, mpc=6)
 
 
+@pytest.mark.slow
 def test_a_selection_after_the_decay_branch_has_left_changes_no_state_that_it_left_with(
     corpus, whole, tmp_path, monkeypatch
 ):

@@ -54,6 +54,7 @@ def test_a_short_step_leaves_the_batches_as_even_as_they_were_and_a_pool_bounds_
     assert found.preview["instances"] == 30 and len(np.unique(found.steps.index)) <= 30
 
 
+@pytest.mark.slow
 def test_the_sweep_along_the_selection_starts_from_a_run_with_less_desired_loss(corpus, tmp_path):
     prepared, _, proxy = corpus
     config = dataclasses.replace(CONFIG, dev_batch=None, steps=6)
@@ -73,6 +74,7 @@ def under_the_curve(worth, good):
     return np.mean(worth[good][:, None] > worth[~good][None, :])
 
 
+@pytest.mark.slow
 def test_worths_along_both_runs_tell_what_that_along_the_selection_overhears(corpus, tmp_path):
     prepared, _, proxy = corpus
     found = {}

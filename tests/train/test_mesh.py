@@ -58,6 +58,7 @@ def alone():
     return finish(start(8, meshes=MESHES, temporary=[[1, 1, 1], [1, 8, 1]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", range(1, len(MESHES)))
 def test_a_mesh_does_not_change_the_losses(alone, which):
     np.testing.assert_allclose(alone["losses"][which], alone["losses"][0], rtol=1e-5, atol=1e-5)
@@ -65,6 +66,7 @@ def test_a_mesh_does_not_change_the_losses(alone, which):
     assert alone["sharded"] == [1, 1, 8, 4, 8]
 
 
+@pytest.mark.slow
 def test_eight_devices_share_the_rows_of_a_batch(alone):
     """Left to itself the partitioner follows the weights, and each device computes every row."""
     whole, part = alone["temporary"]
