@@ -99,7 +99,8 @@ def contributions_of(
             not divide M.
         parameters: where the parameters lie in a state.
         beside: K further directions, like the parameters: gives [1 + K, M], the worth along the step's own and along
-            each of them, all from one linearisation of the losses, which costs less than K more products.
+            each of them, from one linearisation of the losses: they share its forward pass and keep a chunk's
+            activations for it.
 
     Raises:
         ValueError: while tracing, when the dynamics give no direction or `losses` is not one loss an instance.

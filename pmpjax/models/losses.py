@@ -13,10 +13,10 @@ from pmpjax.models.layers import apply, product
 if TYPE_CHECKING:
     from pmpjax.models.decoder import Decoder
 
-_KEPT_LOGITS = 2**25
-
 Parameters = Any
 """A pytree of arrays: what `flax.linen.Module.init` puts under "params"."""
+
+_KEPT_LOGITS = 2**25  # 128 MB in float32
 
 
 class Rows(NamedTuple):
