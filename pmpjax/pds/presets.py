@@ -106,8 +106,8 @@ PRESETS: dict[str, PDSConfig] = {
     "paper-1b": _paper("1b", 2.5e-4, 32),
     "paper-1.7b": _paper("1.7b", 2e-4, 32),
 }
-"""Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have the
-hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+"""Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
+the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
 
 
 @dataclasses.dataclass(frozen=True)
