@@ -116,6 +116,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, number, status):
     assert (tmp_path / "run" / "solve.partial").exists() and not (tmp_path / "run" / "solve").exists()
 
 
+@pytest.mark.slow
 def test_the_quick_law_ends_in_time_with_its_acceleration(tmp_path):
     before = os.times()
     line = command("law", "perceptron", "--preset", "quick", "--out", tmp_path / "run")

@@ -32,7 +32,7 @@ def random_rows(key, *shape):
     return Rows(tokens, jax.random.randint(jax.random.fold_in(key, 1), shape, 2, LENGTH + 1))
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("sgd", 0.3), ("adamw", None)])
+@pytest.mark.parametrize(("rule", "rate"), [pytest.param("sgd", 0.3, marks=pytest.mark.slow), ("adamw", None)])
 def test_the_estimators_are_minus_the_derivatives_of_the_area_in_each_weight(float64, rule, rate):
     config = SolveConfig(steps=STEPS, batch=BATCH, rule=rule, learning_rate=rate, dev_batch=4, every=1, chunk=5)
     decoder = Decoder(DecoderConfig(VOCABULARY, 8, 1, 2, 1, 12))

@@ -92,6 +92,7 @@ def test_worths_along_both_runs_tell_what_that_along_the_selection_overhears(cor
     assert under_the_curve(score, good) > 0.95 > 0.9 > under_the_curve(worth, good)
 
 
+@pytest.mark.slow
 def test_the_worth_beside_is_the_one_that_the_first_sweep_would_find(corpus, float64):
     prepared, decoder, proxy = jax.tree.map(as_float64, corpus)
     config = dataclasses.replace(CONFIG, every=None)
