@@ -43,16 +43,19 @@ class SelectConfig:
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
         largest_share: no group of origins (a kind of harvested text, an ending of files) has more than this share of
             the budget; its documents are passed over from the first one on that would bring it above.
-        falling: methods whose documents come as often as their rank says, from twice to not at all (`falling_weights`);
-            all others, as their papers have it, take each chosen document once. What a weight is worth is seen only
-            where the highest ranks are right: AdamW's worths and RHO-Loss gain by it, SGD's worths do not
-            (`experiments/pds_compare.md`).
+        falling: methods whose documents come as often as their rank says (`falling_weights`); all others, as their
+            papers have it, take each chosen document once. What a weight is worth is seen only where the highest ranks
+            are right: AdamW's worths and RHO-Loss gain by it, SGD's worths do not (`experiments/pds_compare.md`).
+        slope: of those weights, in [0, 1]: from 1 + slope for the first document to 1 - slope for the last. Each pass
+            over the selection brings them again: the more passes the training makes, the less slope it bears
+            (`experiments/pds_small.md`).
     """
 
     ratio: float = 0.4
     temperature: float = 0.1
     largest_share: float = 1.0
     falling: tuple[str, ...] = ()
+    slope: float = 1.0
 
     def __post_init__(self):
         if not (0 < self.ratio <= 1 and 0 < self.largest_share <= 1 and 0 <= self.temperature < math.inf):
@@ -60,6 +63,8 @@ class SelectConfig:
                 f"select: ratio {self.ratio} and largest_share {self.largest_share} must lie in (0, 1], and "
                 f"temperature {self.temperature} not be negative"
             )
+        if not 0 <= self.slope <= 1:
+            raise ValueError(f"select: slope {self.slope} must lie in [0, 1]; 0 takes each document once")
 
 
 def build_select(
@@ -99,7 +104,7 @@ def build_select(
                 times = np.ones(len(chosen.tokens), np.int64)
                 if name in config.falling:
                     offset = stage_generator(seed, "select", name, "times").random()
-                    times = falling_times(chosen.tokens, config.ratio * corpus.tokens, offset)
+                    times = falling_times(chosen.tokens, config.ratio * corpus.tokens, offset, config.slope)
                 tokens = int(times @ chosen.tokens)
                 facts[name].append(
                     {"documents": int((times > 0).sum()), "tokens": tokens, "all_equal": corpus.deviation == 0}
@@ -137,10 +142,11 @@ def _choose(config: SelectConfig, passes: Passes, corpus: Corpus, key: Array) ->
     return Chosen(*(column[order] for column in columns))
 
 
-def falling_weights(tokens: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " chosen"]:
-    """w_n = 2 (1 - F_n): F_n is the share of the chosen tokens that were chosen before the middle of document n.
+def falling_weights(tokens: Int[np.ndarray, " chosen"], slope: float = 1.0) -> Float[np.ndarray, " chosen"]:
+    """w_n = 1 + slope (1 - 2 F_n): F_n is the share of the chosen tokens chosen before the middle of document n.
 
-    By tokens their mean is 1: what is seen stays as much. `tokens`: of documents in the order of choice.
+    By tokens their mean is 1: what is seen stays as much. `tokens`: of documents in the order of choice. `slope`: in
+    [0, 1]; 1 is from twice to not at all.
 
     The worth is a derivative in the weights: a step along it gives the worthier documents more, and they are worth less
     with each time that they come. The paper's projection on the simplex would weigh by the worths themselves; weights
@@ -148,12 +154,16 @@ def falling_weights(tokens: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " c
 
     >>> falling_weights(np.array([1, 2, 1])).tolist()
     [1.75, 1.0, 0.25]
+    >>> falling_weights(np.array([1, 2, 1]), slope=0.5).tolist()
+    [1.375, 1.0, 0.625]
     """
     before = np.cumsum(tokens) - tokens / 2
-    return 2 * (1 - before / max(1, int(np.sum(tokens))))
+    return 1 + slope * (1 - 2 * before / max(1, int(np.sum(tokens))))
 
 
-def falling_times(tokens: Int[np.ndarray, " chosen"], budget: float, offset: float) -> Int[np.ndarray, " chosen"]:
+def falling_times(
+    tokens: Int[np.ndarray, " chosen"], budget: float, offset: float, slope: float = 1.0
+) -> Int[np.ndarray, " chosen"]:
     """How often each document comes in one pass: `whole_times` of its falling weight.
 
     Where rounding would bring more tokens than `budget`, the last documents are left out; the first always comes.
@@ -161,7 +171,7 @@ def falling_times(tokens: Int[np.ndarray, " chosen"], budget: float, offset: flo
     >>> falling_times(np.array([1, 1, 1, 1]), budget=4.0, offset=0.5).tolist()
     [2, 1, 1, 0]
     """
-    times = whole_times(falling_weights(tokens), offset)
+    times = whole_times(falling_weights(tokens, slope), offset)
     times[np.cumsum(times * tokens) > budget] = 0
     times[:1] = np.maximum(times[:1], 1)
     return times

@@ -27,7 +27,14 @@ from tests.pds.synthetic import Recorder, prepared_corpus
 
 @pytest.mark.parametrize(
     "options",
-    [{"ratio": 0.0}, {"ratio": 1.5}, {"ratio": float("nan")}, {"temperature": -0.1}, {"largest_share": 0.0}],
+    [
+        {"ratio": 0.0},
+        {"ratio": 1.5},
+        {"ratio": float("nan")},
+        {"temperature": -0.1},
+        {"largest_share": 0.0},
+        {"slope": 1.1},
+    ],
 )
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -74,6 +81,8 @@ def test_falling_weights_have_mean_one_by_tokens_and_whole_times_keep_them():
     times = [whole_times(weights, offset) for offset in generator.random(2000)]
     assert all(np.abs(each - weights).max() < 1 and np.abs(np.cumsum(each - weights)).max() < 1 for each in times)
     np.testing.assert_allclose(np.mean(times, axis=0), weights, atol=0.06)
+    np.testing.assert_allclose(falling_weights(tokens, 0.25) - 1, (weights - 1) / 4, atol=1e-12)
+    np.testing.assert_array_equal(falling_times(tokens, float(tokens.sum()), 0.3, slope=0.0), 1)
     assert falling_weights(np.array([7])).tolist() == [1.0] and whole_times(np.ones(1), 0.9).tolist() == [1]
 
 
