@@ -26,6 +26,7 @@ _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
+    select=SelectConfig(ratio=0.3),  # each document once in a pass: more than two passes are made
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
@@ -36,6 +37,7 @@ _NOTEBOOK = PDSConfig(
     solve=SolveConfig(batch=64, dev_batch=64, chunk=256),
     fit=FitConfig(batch=64, epochs=2, optimizer=OptimizerConfig(learning_rate=3e-4)),
     score=ScoreConfig(batch=512),
+    select=SelectConfig(ratio=0.3),
     pretrain=PretrainConfig(
         steps=2000, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=100, save_every=500
     ),
