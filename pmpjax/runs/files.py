@@ -61,15 +61,25 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def with_ending(path: Path | str, ending: str) -> Path:
+    """The path, with `ending` put behind a name that does not have it yet; other dots are part of the name.
+
+    >>> with_ending("model-v1.2", ".npz").name, with_ending("model.npz", ".npz").name
+    ('model-v1.2.npz', 'model.npz')
+    """
+    path = Path(path)
+    return path if path.suffix == ending else path.with_name(path.name + ending)
+
+
 def write_arrays(path: Path | str, arrays: Mapping[str, Any]) -> None:
-    """Writes named arrays atomically as an uncompressed .npz."""
-    with atomic(Path(path).with_suffix(".npz")) as temporary:
+    """Writes named arrays atomically as an uncompressed .npz, which `path` may end with or not."""
+    with atomic(with_ending(path, ".npz")) as temporary:
         np.savez(temporary, **{name: np.asarray(array) for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
 
 
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
     """Reads what `write_arrays` wrote."""
-    with np.load(Path(path).with_suffix(".npz"), allow_pickle=False) as stored:
+    with np.load(with_ending(path, ".npz"), allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pmpjax.runs.files import atomic
+from pmpjax.runs.files import atomic, with_ending
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -49,8 +49,10 @@ def figure(
 ) -> Iterator[tuple[Figure, np.ndarray]]:
     """Yields a figure and its axes [rows, columns]; writes `path`.png and `path`.pdf when the block ends.
 
-    `width` and `height` are inches a panel. The same data give the same bytes: no dates are written.
+    `path` may end with one of those. `width` and `height` are inches a panel. The same data give the same bytes: no
+    dates are written.
     """
+    plain = Path(path).with_suffix("") if Path(path).suffix in (".png", ".pdf") else Path(path)
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
@@ -58,7 +60,7 @@ def figure(
         drawn.draw_without_rendering()  # the layout once, not once a file
         drawn.set_layout_engine("none")
         for suffix, extra in ((".png", {}), (".pdf", {"CreationDate": None})):
-            with atomic(Path(path).with_suffix(suffix)) as temporary:
+            with atomic(with_ending(plain, suffix)) as temporary:
                 drawn.savefig(temporary, metadata=extra or None)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from pmpjax.runs import RunError, read_arrays, write_arrays
+from pmpjax.runs.files import with_ending
 from pmpjax.train.mesh import path_names
 
 _FORMAT = "pmpjax.train/1"
@@ -263,7 +264,7 @@ def load_state(path: Path, like: Any) -> Any:
     Raises:
         RunError: no such file; leaves of other names, shapes or dtypes, of which it names three.
     """
-    file = path.with_suffix(".npz")
+    file = with_ending(path, ".npz")
     if not file.is_file():
         raise RunError(f"{file} is missing: an older version made this run; begin a new one in another folder")
     stored = read_arrays(file)

@@ -24,6 +24,13 @@ def test_same_data_same_bytes_and_no_global_state(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_dot_in_the_name_is_part_of_it_and_an_ending_may_be_given(tmp_path):
+    for name in ("run-0.4", "run-0.5.png"):
+        draw(tmp_path / name, np.ones(3))
+    expected = {f"run-0.{number}.{ending}" for number in (4, 5) for ending in ("png", "pdf")}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
 def test_a_failed_drawing_leaves_nothing(tmp_path):
     with pytest.raises(ValueError):
         draw(tmp_path / "a", np.zeros((2, 7)))

@@ -196,8 +196,10 @@ def test_the_callers_parameters_stay_usable():
 
 def test_parameters_survive_their_file(tmp_path):
     params = {"trunk": {"layers_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "bias": np.float32(2)}
-    save_params(tmp_path / "params", params)
-    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / "params"), params)
+    save_params(tmp_path / "model-v1.2", params)
+    save_params(tmp_path / "model-v1.3", jax.tree.map(np.zeros_like, params))
+    for name in ("model-v1.2", "model-v1.2.npz"):
+        jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / name), params)
 
 
 def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
