@@ -46,9 +46,9 @@ class SelectConfig:
         falling: methods whose documents come as often as their rank says (`falling_weights`); all others, as their
             papers have it, take each chosen document once. What a weight is worth is seen only where the highest ranks
             are right: AdamW's worths and RHO-Loss gain by it, SGD's worths do not (`experiments/pds_compare.md`).
-        slope: of those weights, in [0, 1]: from 1 + slope for the first document to 1 - slope for the last. Each pass
-            over the selection brings them again: the more passes the training makes, the less slope it bears
-            (`experiments/pds_small.md`).
+        slope: of those weights, in [0, 1]: from 1 + slope for the first document to 1 - slope for the last. It is for
+            trainings of less than two passes over the selection; where more would be made, a larger ratio is better
+            than less slope (`experiments/pds_small.md`).
     """
 
     ratio: float = 0.4
@@ -78,10 +78,10 @@ def build_select(
     """Chooses documents by each method and seed, all with the same budget of tokens (`gumbel_selection`).
 
     Files:
-        selected.jsonl: id, origin, score, text of the first method's documents for the first seed, best first; each
-            once.
+        selected.jsonl: id, origin, score, times, text of the first method's documents for the first seed, best first; a
+            line a document, and how often it comes in one pass over the selection.
         selections.parquet: method, seed, document (index), id, score; in the order of choice, a line for each time that
-            the document comes in one pass over the selection.
+            the document comes in one pass.
         select.json: of each selection the documents, the tokens of one pass over it and `all_equal` (a method that
             gives all documents one score chooses at random); of the first its documents, and its tokens as a share of
             the source's, `selected_fraction`.
@@ -113,7 +113,8 @@ def build_select(
                 if (name, seed) == first:
                     by_score = np.argsort(-chosen.score, kind="stable")
                     by_score = by_score[times[by_score] > 0]
-                    write_selected(folder / "selected.jsonl", table, chosen.position[by_score], chosen.score[by_score])
+                    columns = (column[by_score] for column in (chosen.position, chosen.score, times))
+                    write_selected(folder / "selected.jsonl", table, *columns)
                 bar.update(1)
     of_first = facts[first[0]][0]
     write_json(
@@ -214,8 +215,10 @@ def _selection(prepared: Prepared, method: str, seed: int, chosen: Chosen, times
     return pa.table([[method] * count, [seed] * count, position, ids, score], schema=SCHEMA)
 
 
-def write_selected(path: Path, table: DocumentTable, documents: np.ndarray, scores: np.ndarray) -> None:
-    """One line of JSON a document, in the order given: id, origin, score, text; a few texts in memory at a time.
+def write_selected(
+    path: Path, table: DocumentTable, documents: np.ndarray, scores: np.ndarray, times: np.ndarray
+) -> None:
+    """One line of JSON a document, in the order given: id, origin, score, times, text; a few texts in memory at a time.
 
     Texts lie in the corpus's order: their lines go to a nameless file as they come, and from there to their places.
     """
@@ -229,6 +232,7 @@ def write_selected(path: Path, table: DocumentTable, documents: np.ndarray, scor
                 "id": table.ids[document],
                 "origin": table.origins[document],
                 "score": float(scores[place]),
+                "times": int(times[place]),
                 "text": text,
             }
             begins[place] = lines.tell()

@@ -63,7 +63,7 @@ def test_files_of_the_stage(tmp_path):
     np.testing.assert_array_equal(selections["pds", 3], expected)
 
     lines = [json.loads(line) for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
-    assert sorted(lines[0]) == ["id", "origin", "score", "text"]
+    assert sorted(lines[0]) == ["id", "origin", "score", "text", "times"]
     assert [line["id"] for line in lines] == prepared.documents.ids[expected].tolist()  # equal scores: as chosen
     index = int(lines[0]["id"].removeprefix("document-"))
     assert lines[0]["text"] == prepared.documents.texts([index])[0]
@@ -114,9 +114,12 @@ def test_only_methods_that_fall_take_documents_twice(tmp_path):
         assert facts["selections"]["pds"][seed]["documents"] == len(set(falling))
         assert facts["selections"]["pds"][seed]["tokens"] == tokens[falling].sum()
     assert facts["selected_fraction"] == pytest.approx(tokens[chosen["pds", 0]].sum() / total)
-    lines = [json.loads(line)["id"] for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
-    assert len(set(lines)) == len(lines) == facts["selected_documents"]
-    assert set(lines) == {str(prepared.documents.ids[index]) for index in chosen["pds", 0]}
+    lines = [json.loads(line) for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
+    documents, times = np.unique(chosen["pds", 0], return_counts=True)
+    assert len(lines) == facts["selected_documents"]
+    assert {line["id"]: line["times"] for line in lines} == dict(
+        zip(prepared.documents.ids[documents].tolist(), times.tolist(), strict=True)
+    )
 
 
 def test_scores_in_a_file_are_chosen_from_as_those_in_memory(tmp_path):
@@ -149,9 +152,11 @@ def test_texts_come_in_the_order_asked_for_whatever_their_length(tmp_path):
     table = prepared.documents._replace(path=tmp_path / "many.parquet", ids=names, origins=names)
     pq.write_table(pa.table({"text": texts}), table.path, row_group_size=700)
     documents = np.random.default_rng(0).permutation(count)[:900]
-    write_selected(tmp_path / "out.jsonl", table, documents, -documents.astype(float))
+    write_selected(tmp_path / "out.jsonl", table, documents, -documents.astype(float), documents % 3)
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    expected = [{"id": str(d), "origin": str(d), "score": -float(d), "text": texts[d]} for d in documents]
+    expected = [
+        {"id": str(d), "origin": str(d), "score": -float(d), "times": int(d % 3), "text": texts[d]} for d in documents
+    ]
     assert [json.loads(line) for line in lines] == expected
     assert {path.name for path in tmp_path.iterdir()} == {"documents.parquet", "many.parquet", "out.jsonl"}
 
