@@ -95,7 +95,8 @@ def build_pretrain(
         METHOD-SEED.npz: steps, dev, test (nats a token at those steps), train (loss of each step); with a decay branch
             decayed_dev and decayed_test, of the model at its end on `final_rows` rows.
         METHOD-SEED-params.npz: the final parameters, those of the branch where there is one.
-        pretrain.json: rows, steps of the branch, tokens and FLOPs.
+        pretrain.json: of each seed the rows of a pass and the passes that its steps make; steps of the branch, tokens
+            and FLOPs.
     A killed run goes on from the newest checkpoint of the run that was under way.
     """
     decoder_config = model.decoder(prepared.vocabulary)
@@ -130,6 +131,7 @@ def build_pretrain(
         folder / "pretrain.json",
         {
             "rows": rows_of,
+            "passes": {seed: config.steps * config.batch / rows for seed, rows in rows_of.items()},
             "decay_steps": config.decay_steps,
             "tokens_seen": config.steps * config.batch * length,
             "runs": [{"method": method, "seed": seed} for method, seed in selections],

@@ -108,8 +108,11 @@ def build_report(
         _table(
             ("what", "number"),
             [
-                (name.replace("_", " "), _show(metrics[name]))
-                for name in ("selected_fraction", "duplicates_removed", "leaks_removed", "rejected_rows")
+                ("passes over the selection", ", ".join(map(_show, stages["pretrain"].get("passes", {}).values()))),
+                *(
+                    (name.replace("_", " "), _show(metrics[name]))
+                    for name in ("selected_fraction", "duplicates_removed", "leaks_removed", "rejected_rows")
+                ),
             ],
         ),
         "</html>",

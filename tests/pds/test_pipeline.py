@@ -104,6 +104,7 @@ def test_the_page_shows_what_the_stages_found(whole):
         "best</th><th>worst",
         "of one model",
         "jsonl",
+        f"passes over the selection</td><td>{metrics['stages']['pretrain']['passes']['0']:.4g}</td>",
     ):
         assert text in page
     assert page.count("data:image/png;base64,") == 2 and "nan" not in page.split("base64,")[0]
