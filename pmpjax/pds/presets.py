@@ -4,6 +4,7 @@ import dataclasses
 
 from pmpjax.data import Budget
 from pmpjax.pds.config import PDSConfig, TextConfig
+from pmpjax.pds.evaluate import METHOD
 from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.pretrain import PretrainConfig
 from pmpjax.pds.proxy import ProxyConfig
@@ -26,7 +27,7 @@ _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
-    select=SelectConfig(ratio=0.3),  # each document once in a pass: more than two passes are made
+    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
@@ -37,7 +38,7 @@ _NOTEBOOK = PDSConfig(
     solve=SolveConfig(batch=64, dev_batch=64, chunk=256),
     fit=FitConfig(batch=64, epochs=2, optimizer=OptimizerConfig(learning_rate=3e-4)),
     score=ScoreConfig(batch=512),
-    select=SelectConfig(ratio=0.3),
+    select=SelectConfig(ratio=0.3),  # each document once in a pass: ten passes are made
     pretrain=PretrainConfig(
         steps=2000, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=100, save_every=500
     ),
