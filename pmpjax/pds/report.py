@@ -76,6 +76,7 @@ def build_report(
     draw_scores(worth, np.unique(selected), stages["solve"]["direction_norms"], folder / "scores")
     final = metrics["final_target_loss"]
     lines = (_LINES if len(metrics["seeds"]) > 1 else _LINE) + _branch(stages["pretrain"]["decay_steps"])
+    passes = stages["pretrain"].get("passes", {})  # older versions' runs have none
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>PDS run</title>",
         f"<style>{_STYLE}</style><h1>Data selection by PDS</h1>",
@@ -108,7 +109,7 @@ def build_report(
         _table(
             ("what", "number"),
             [
-                ("passes over the selection", ", ".join(map(_show, stages["pretrain"].get("passes", {}).values()))),
+                ("passes over the selection", ", ".join(map(_show, passes.values()))),
                 *(
                     (name.replace("_", " "), _show(metrics[name]))
                     for name in ("selected_fraction", "duplicates_removed", "leaks_removed", "rejected_rows")
