@@ -15,7 +15,7 @@ FLOPs of the stages that choose the data, as shares of those of pretraining one 
 makes each selected token seen once. Products with parameters alone are counted, 2 N D a forward pass; attention's own
 and rematerialisation are left out. The scorer's look at every document is nearly all of it, and does not grow with the
 model: a scorer of a tenth of the size would cost a tenth. The first three presets are for trying things out; in
-`tiny` and `colab-tpu` proxy and scorer are as large as the model.
+`tiny` proxy and scorer are as large as the model.
 
 {table}
 """

@@ -31,17 +31,18 @@ _SMALL = PDSConfig(
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
+# As small is to tiny: a model four times as dear as its proxy, and less than two passes over what is selected.
 _NOTEBOOK = PDSConfig(
     model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
     prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
-    proxy=ProxyConfig(steps=500, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
-    solve=SolveConfig(batch=64, dev_batch=64, chunk=256),
-    fit=FitConfig(batch=64, epochs=2, optimizer=OptimizerConfig(learning_rate=3e-4)),
-    score=ScoreConfig(batch=512),
-    select=SelectConfig(ratio=0.3),  # each document once in a pass: ten passes are made
-    pretrain=PretrainConfig(
-        steps=2000, batch=64, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=100, save_every=500
+    proxy=ProxyConfig(
+        model=ModelConfig("small"), batch=32, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     ),
+    solve=SolveConfig(batch=32, chunk=256),
+    fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
+    score=ScoreConfig(batch=512),
+    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    pretrain=PretrainConfig(steps=800, batch=32, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=50),
 )
 
 _LOSS_CHUNK = 65_536  # few, large chunks: after each one the devices add up the gradient of the output's matrix
