@@ -104,8 +104,8 @@ print(f"the scorer's rank correlation with the worth of documents it has not see
 def draw_curves() -> Figure:
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(solved.sweep.health.direction_norms)
-    left.set(xlabel="step $t$ of the proxy's run", ylabel=r"$\eta\,\|\lambda_{t+1}\|$", ylim=(0, None))
+    left.plot(solved.sweep.health.parameter_norms)
+    left.set(xlabel="step $t$ of the proxy's run", ylabel=r"$\|\lambda_{t+1}\|$", ylim=(0, None))
     for method, style in (("random", "k--"), ("pds", "-")):
         curve = read_arrays(out / "pretrain" / f"{method}-0")
         right.plot(curve["steps"], curve["test"], style, label=method)

@@ -10,9 +10,11 @@ from importlib.metadata import version as _version
 from pmpjax.control import observables, prox
 from pmpjax.control.adjoint import AbstractAdjoint, Binomial, Checkpointed, Linearized, StoreAll
 from pmpjax.control.conditions import Check, PMPReport, spread_of, verify
-from pmpjax.control.costate import Health, Status, Sweep, costate
-from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, Rollout, objective, rollout
+from pmpjax.control.costate import Sweep, costate
+from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, StepHealth
+from pmpjax.control.health import Health, Status
 from pmpjax.control.observables import Point
+from pmpjax.control.rollout import Rollout, objective, rollout
 from pmpjax.control.solve import Progress, Record, Solution, SolveState, SolveStatus, solve
 from pmpjax.control.solvers import AbstractSolver, FrankWolfe, MirrorDescent, ProximalGradient
 from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
@@ -43,6 +45,7 @@ __all__ = [
     "SolveState",
     "SolveStatus",
     "Status",
+    "StepHealth",
     "StoreAll",
     "Sweep",
     "TrainState",

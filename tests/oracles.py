@@ -129,6 +129,11 @@ def regulator(steps: int = 13) -> Regulator:
     return Regulator(a, b, positive(keys[2], 4), positive(keys[3], 2), jnp.eye(4), jnp.arange(1.0, 5.0), steps)
 
 
+def double_precision():
+    """A context with float64."""
+    return jax.enable_x64(True)
+
+
 def relative_error(found: PyTree, expected: PyTree) -> float:
     """|found - expected| / |expected| over all leaves."""
     a, b = (np.concatenate([np.ravel(np.asarray(x)) for x in jax.tree.leaves(t)]) for t in (found, expected))

@@ -24,7 +24,7 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-ALIASES = {"second_moments": "training", "__main__": "cli"}
+ALIASES = {"__main__": "cli"}
 
 
 def room_of(module):

@@ -26,6 +26,7 @@ from pmpjax.control.binomial import schedule
 from pmpjax.control.dynamics import Transition
 from pmpjax.control.tracing import Residuals
 
+Start = Callable[[PyTree], PyTree]
 Visit = Callable[[PyTree, Array, PyTree, PyTree, Callable[[PyTree], Any]], PyTree]
 
 
@@ -33,10 +34,11 @@ class AbstractAdjoint(abc.ABC):
     """Runs a transition forward and visits its steps in reverse."""
 
     @abc.abstractmethod
-    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
-        """carry = start(x_T), then carry = visit(carry, t, x_t, x_{t+1}, pull_t) for t = T-1 .. 0; the last carry.
+    def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
+        """carry = start(x_T), then carry = visit(carry, t, x_t, x_{t+1}, pull_t) for t = T-1 .. 0.
 
-        pull_t maps lambda_{t+1} to the `Pulled` covector of step t.
+        Returns x_T and the last carry. pull_t maps lambda_{t+1} to the `Pulled` covector of step t. Loops are scans of
+        known length, so that a sweep can itself be differentiated in reverse.
         """
 
 
@@ -44,7 +46,7 @@ class AbstractAdjoint(abc.ABC):
 class StoreAll(AbstractAdjoint):
     """Keep every state x_t; linearise each step again on the way back."""
 
-    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
         steps = jnp.arange(transition.horizon, dtype=jnp.int32)
         final, states = jax.lax.scan(lambda x, t: (transition.advance(t, x), x), state, steps)
 
@@ -53,7 +55,7 @@ class StoreAll(AbstractAdjoint):
             return visit(carry, t, x, *transition.linearize(t, x)), None
 
         carry, _ = jax.lax.scan(back, start(final), (steps, states), reverse=True)
-        return carry
+        return final, carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Linearized(AbstractAdjoint):
     not stored.
     """
 
-    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
         steps = jnp.arange(transition.horizon, dtype=jnp.int32)
         residuals = Residuals(
             lambda x, u, w: transition.linearize_at(x, u, w)[1],
@@ -85,14 +87,15 @@ class Linearized(AbstractAdjoint):
             return (visit(inner, t, x, following, pull), x), None
 
         (carry, _), _ = jax.lax.scan(back, (start(final), final), (steps, states, kept), reverse=True)
-        return carry
+        return final, carry
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpointed(AbstractAdjoint):
     """Keep the first state of each segment; recompute a segment's states when the sweep reaches it.
 
-    segment: steps in a segment; None is ceil(sqrt(T)), which keeps the fewest states.
+    segment: steps in a segment; None is the divisor of T that keeps the fewest states, or ceil(sqrt(T)) where all
+        divisors keep half as many again. Where it does not divide T the last segment is shorter and compiled apart.
     """
 
     segment: int | None = None
@@ -104,48 +107,53 @@ class Checkpointed(AbstractAdjoint):
     def segments(self, horizon: int) -> int:
         """Into how many a run of `horizon` steps is cut; the last one may be shorter.
 
-        >>> Checkpointed().segments(100), Checkpointed().segments(32), Checkpointed(segment=5).segments(32)
-        (10, 6, 7)
+        >>> Checkpointed().segments(100), Checkpointed().segments(53), Checkpointed(segment=5).segments(32)
+        (10, 7, 7)
         """
         return -(-horizon // self._length(horizon))
 
     def _length(self, horizon: int) -> int:
-        return min(self.segment or math.isqrt(horizon - 1) + 1, horizon)
+        if self.segment is not None:
+            return min(self.segment, horizon)
+        root = math.isqrt(horizon - 1) + 1
+        divisors = (length for length in range(1, horizon + 1) if horizon % length == 0)
+        best = min(divisors, key=lambda length: length + horizon // length)
+        return best if best + horizon // best <= 1.5 * (2 * root) else root
 
-    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
-        horizon = transition.horizon
-        length, segments = self._length(horizon), self.segments(horizon)
+    def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
+        length = self._length(transition.horizon)
+        whole, rest = divmod(transition.horizon, length)
+        indices = jnp.arange(whole, dtype=jnp.int32)
 
-        def size(index: Array) -> int | Array:
-            # A loop with a bound known while tracing has a known trip count, which compilers use.
-            return length if horizon % length == 0 else jnp.minimum(length, horizon - index * length)
+        def advance(x: PyTree, first: Array, count: int) -> PyTree:
+            return jax.lax.fori_loop(0, count, lambda i, y: transition.advance(first + i, y), x)
 
-        def forward(x: PyTree, index: Array) -> tuple[PyTree, PyTree]:
-            first = index * length
-            return jax.lax.fori_loop(0, size(index), lambda i, y: transition.advance(first + i, y), x), x
-
-        final, firsts = jax.lax.scan(forward, state, jnp.arange(segments, dtype=jnp.int32))
-
-        def back(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-            index, x = row
-            first, count = index * length, size(index)
-
-            def advance(i: Array, loop: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        def back(carry: PyTree, first: Array, x: PyTree, count: int) -> PyTree:
+            def keep(i: Array, loop: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
                 y, states = loop
                 following = transition.advance(first + i, y)
                 return following, trees.put(states, following, i + 1)
 
-            _, states = jax.lax.fori_loop(0, count - 1, advance, (x, trees.rows_like(x, length)))
+            _, states = jax.lax.fori_loop(0, count - 1, keep, (x, trees.rows_like(x, count)))
 
-            def reverse_step(i: Array, inner: PyTree) -> PyTree:
-                t = jnp.asarray(first + count - 1 - i, jnp.int32)
-                y = trees.take(states, t - first)
-                return visit(inner, t, y, *transition.linearize(t, y))
+            def reverse_step(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+                i, y = row
+                return visit(carry, first + i, y, *transition.linearize(first + i, y)), None
 
-            return jax.lax.fori_loop(0, count, reverse_step, carry), None
+            return jax.lax.scan(reverse_step, carry, (jnp.arange(count, dtype=jnp.int32), states), reverse=True)[0]
 
-        carry, _ = jax.lax.scan(back, start(final), (jnp.arange(segments, dtype=jnp.int32), firsts), reverse=True)
-        return carry
+        beyond, firsts = jax.lax.scan(lambda x, i: (advance(x, i * length, length), x), state, indices)
+        final = advance(beyond, jnp.int32(whole * length), rest)
+        carry = start(final)
+        if rest:
+            carry = back(carry, jnp.int32(whole * length), beyond, rest)
+
+        def segment_back(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+            index, x = row
+            return back(carry, index * length, x, length), None
+
+        carry, _ = jax.lax.scan(segment_back, carry, (indices, firsts), reverse=True)
+        return final, carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +161,7 @@ class Binomial(AbstractAdjoint):
     """Keep a fixed number of states, whatever T, and recompute as few steps as that allows.
 
     Griewank and Walther's optimal schedule is a table made in numpy (`pmpjax.control.binomial.schedule`) that drives
-    two scans, so that neither memory nor compile time grows with T.
+    two scans, one row a step forward or back, so that neither memory nor compile time grows with T.
 
     slots: states kept, x_0 among them. s slots and r repetitions of the forward run serve T = C(s + r, s) steps.
 
@@ -166,37 +174,42 @@ class Binomial(AbstractAdjoint):
         if self.slots < 1:
             raise ValueError(f"Binomial(slots={self.slots}): expected at least 1")
 
-    def reverse(self, transition: Transition, state: PyTree, start: Callable[[PyTree], PyTree], visit: Visit) -> PyTree:
+    def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
         table = schedule(transition.horizon, self.slots)
-
-        def advance(x: PyTree, first: Any, last: Any) -> PyTree:
-            return jax.lax.fori_loop(first, last, transition.advance, x)
-
-        def descend(kept: PyTree, row: Array) -> tuple[PyTree, PyTree]:
-            slot, first, last, store = row
-            x = advance(trees.take(kept, slot), first, last)
-            return trees.put(kept, x, store), None
-
         kept = trees.rows_like(state, self.slots)
-        kept, _ = jax.lax.scan(descend, kept, jnp.asarray(table.first_descent))
+
+        def advance(loop: tuple[PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree], None]:
+            kept, x = loop
+            load, t, store, _ = row
+            x = transition.advance(t, _restored(kept, x, load))
+            return (_stored(kept, x, store), x), None
+
+        (kept, turning), _ = jax.lax.scan(advance, (kept, state), jnp.asarray(table.steps_to_turn()))
         # The first step to be visited is T - 1; x_T, where the costate begins, lies one step further.
-        slot, first, last, _ = table.turn
-        turning = advance(trees.take(kept, slot), first, last)
-        carry = start(transition.advance(jnp.int32(transition.horizon - 1), turning))
+        final = transition.advance(jnp.int32(transition.horizon - 1), turning)
 
-        def ascend(loop: tuple[PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree], None]:
-            kept, carry = loop
-            slot, first, last, store = row
-            x = advance(trees.take(kept, slot), first, last)
+        def ascend(loop: tuple[PyTree, PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree, PyTree], None]:
+            kept, x, carry = loop
+            load, t, store, visiting = row
+            x = _restored(kept, x, load)
 
-            def reverse_step(carry: PyTree) -> PyTree:
-                return visit(carry, last, x, *transition.linearize(last, x))
+            def reverse_step(x: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
+                return x, visit(carry, t, x, *transition.linearize(t, x))
 
-            visiting = store < 0
-            carry = jax.lax.cond(visiting, reverse_step, lambda carry: carry, carry)
-            # A visit stores nothing: it writes the row back that it read.
-            kept = trees.put(kept, trees.select(visiting, trees.take(kept, slot), x), jnp.where(visiting, slot, store))
-            return (kept, carry), None
+            x, carry = jax.lax.cond(
+                visiting == 1, reverse_step, lambda x, carry: (transition.advance(t, x), carry), x, carry
+            )
+            return (_stored(kept, x, store), x, carry), None
 
-        (_, carry), _ = jax.lax.scan(ascend, (kept, carry), jnp.asarray(table.ascent))
-        return carry
+        (_, _, carry), _ = jax.lax.scan(ascend, (kept, turning, start(final)), jnp.asarray(table.steps_back()))
+        return final, carry
+
+
+def _restored(kept: PyTree, x: PyTree, load: Array) -> PyTree:
+    return trees.select(load >= 0, trees.take(kept, jnp.maximum(load, 0)), x)
+
+
+def _stored(kept: PyTree, x: PyTree, store: Array) -> PyTree:
+    # Where nothing is stored the first row is written back as it was.
+    slot = jnp.maximum(store, 0)
+    return trees.put(kept, trees.select(store >= 0, x, trees.take(kept, slot)), slot)

@@ -1,6 +1,7 @@
 """Griewank and Walther's optimal checkpointing schedule, as a table."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ class Schedule(NamedTuple):
     first_descent: [*, 4] rows before the first visit; each stores.
     turn: (slot, first, last, -1), the row that reaches x_{T-1}; it ends the descent.
     ascent: [*, 4] rows afterwards, the visit of step T-1 first; `store` = -1 visits step `last` instead of storing.
+
+    `steps_to_turn` and `steps_back` are the same, one row (load, t, store, visiting) for each step: restore the state
+    from slot `load` unless that is -1; advance it from x_t, or visit step t; put it into slot `store` unless -1.
     """
 
     first_descent: np.ndarray
@@ -20,12 +24,27 @@ class Schedule(NamedTuple):
 
     @property
     def advances(self) -> int:
-        """Forward steps in all: the optimum, the turn (run once to find x_T, once to be visited) and the step to x_T.
-
-        Visits are not counted.
-        """
+        """Forward steps in all: the optimum and the step to x_T. Visits are not counted."""
         rows = np.concatenate([self.first_descent, self.ascent])
-        return int(np.sum(rows[:, 2] - rows[:, 1])) + self.turn[2] - self.turn[1] + 1
+        return int(np.sum(rows[:, 2] - rows[:, 1])) + 1
+
+    def steps_to_turn(self) -> np.ndarray:
+        """[*, 4] steps from x_0 to x_{T-1}."""
+        return _steps([*self.first_descent.tolist(), self.turn], visiting=False)
+
+    def steps_back(self) -> np.ndarray:
+        """[*, 4] steps from the visit of T-1, whose state is at hand, to that of 0."""
+        last = self.turn[2]
+        return np.concatenate([[[-1, last, -1, 1]], _steps(self.ascent[1:].tolist())]).astype(np.int32)
+
+
+def _steps(rows: Iterable[Sequence[int]], visiting: bool = True) -> np.ndarray:
+    found: list[tuple[int, int, int, int]] = []
+    for slot, first, last, store in rows:
+        visits = visiting and store < 0
+        for t in range(first, last + visits):
+            found.append((slot if t == first else -1, t, store if t == last - 1 else -1, int(visits and t == last)))
+    return np.asarray(found, np.int32).reshape(-1, 4)
 
 
 def reach(slots: int, repetitions: int) -> int:
@@ -51,7 +70,7 @@ def schedule(horizon: int, slots: int) -> Schedule:
 
     Example:
         >>> schedule(10, 3).advances  # 3 slots serve C(5, 3) = 10 steps with two repetitions
-        18
+        16
     """
     rows: list[tuple[int, int, int, int]] = []
     # A stack instead of recursion: (first, last, slot of x_first); steps first .. last-1 are still to be visited.

@@ -11,8 +11,9 @@ from pmpjax.control import observables as obs
 from pmpjax.control import trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
 from pmpjax.control.costate import costate
-from pmpjax.control.dynamics import Problem, objective
+from pmpjax.control.dynamics import Problem
 from pmpjax.control.prox import Prox, check_feasible
+from pmpjax.control.rollout import objective
 
 
 class Spread(NamedTuple):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -12,21 +13,35 @@ from pmpjax.control import trees
 from pmpjax.control.prox import Prox, identity
 
 
+class StepHealth(NamedTuple):
+    """What the reverse rule of a training step knows of its own numbers.
+
+    loss_finite, gradient_finite: of the losses of the step's examples, and of their weighted gradient; booleans.
+    singular: for each parameter leaf the number of coordinates that were left out of `gradient_cotangent` although an
+        example of the step has a gradient there. None for rules without singular points.
+    costate_norm: |lambda_{t+1}| over the parameters alone, a scalar.
+    """
+
+    loss_finite: Array
+    gradient_finite: Array
+    singular: PyTree
+    costate_norm: Array
+
+
 class Pulled(NamedTuple):
     """A covector lambda pulled back through one step of the dynamics.
 
     state: (df/dx)^T lambda, like the differentiable part of the state.
     control: (df/du)^T lambda, like the control of a step.
-    direction: lambda pulled back to the place where a gradient enters the step (like the parameters); None for
-        dynamics that have no such place.
-    unmoved: for each parameter leaf the number of coordinates left out of `direction` because the optimizer has no
-        slope there; None for dynamics that count none.
+    gradient_cotangent: lambda pulled back to the place where a gradient enters the step (like the parameters); None
+        for dynamics that have no such place.
+    health: a `StepHealth`; None for dynamics that give none.
     """
 
     state: PyTree
     control: PyTree
-    direction: PyTree = None
-    unmoved: PyTree = None
+    gradient_cotangent: PyTree = None
+    health: StepHealth | None = None
 
 
 class Dynamics(NamedTuple):
@@ -70,6 +85,10 @@ class Problem(NamedTuple):
         (PDS); the gradient of a constant control is the sum over t.
     input_axis: 0 or None in the same way for the inputs (None: full batch, kept once).
     horizon: T; needed only when both axes are None.
+    precision: of every matrix product that is traced in `costate`, `solve`, `verify`, `rollout` and `objective`, as
+        `jax.default_matmul_precision` takes it; None leaves it to the backend. The default of accelerators is bfloat16
+        or TF32 for float32 products, in which costates turn into noise; reduced precision that the losses ask for
+        themselves stays.
     """
 
     dynamics: Dynamics
@@ -78,13 +97,12 @@ class Problem(NamedTuple):
     control_axis: int | None = 0
     input_axis: int | None = 0
     horizon: int | None = None
+    precision: str | None = "highest"
 
 
-class Rollout(NamedTuple):
-    """final: x_T. record: what `record` returned at x_0 .. x_T, stacked [T + 1, ...]."""
-
-    final: PyTree
-    record: PyTree
+def matmul_precision(problem: Problem) -> AbstractContextManager[Any]:
+    """The context in which a problem's functions are traced."""
+    return nullcontext() if problem.precision is None else jax.default_matmul_precision(problem.precision)
 
 
 def takes_input(function: Callable[..., Any], before: int) -> bool:
@@ -159,8 +177,8 @@ def _apply_vjp(vjp: Callable[[PyTree], tuple[PyTree, PyTree]], costate: PyTree) 
 
 def bind(problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree) -> tuple[Transition, PyTree, PyTree]:
     """(transition, x_0, controls) with leaves as arrays, checked while tracing."""
-    state, controls = jax.tree.map(jnp.asarray, state), jax.tree.map(jnp.asarray, controls)
-    inputs = jax.tree.map(jnp.asarray, inputs)
+    state, controls = trees.as_arrays(state, "state"), trees.as_arrays(controls, "controls")
+    inputs = trees.as_arrays(inputs, "inputs")
     horizon = length_of(problem, controls, inputs)
     for name, leaf in trees.named_leaves(controls, "controls"):
         if not trees.is_moving(leaf):
@@ -216,69 +234,9 @@ def _scalar(value: Any, name: str) -> Array:
     return jnp.asarray(value)
 
 
-def rollout(
-    problem: Problem,
-    state: PyTree,
-    controls: PyTree,
-    inputs: PyTree,
-    record: Callable[[PyTree], PyTree] = lambda state: (),
-) -> Rollout:
-    """x_{t+1} = f(x_t, u_t, w_t) for t = 0 .. T-1.
-
-    Args:
-        problem: dynamics and axes; the cost is not evaluated.
-        state: x_0.
-        controls: leaves [T, ...], or one step's control with `control_axis=None`.
-        inputs: leaves [T, ...], or one step's input with `input_axis=None`.
-        record: what to keep of each state; `lambda x: x` keeps the trajectory.
-
-    Returns:
-        Rollout(final, record), record stacked over x_0 .. x_T: [T + 1, ...].
-
-    Raises:
-        ValueError: while tracing, naming the leaf whose leading axis, shape or dtype is wrong.
-
-    Example:
-        >>> import jax.numpy as jnp, pmpjax as pmp
-        >>> problem = pmp.Problem(pmp.Dynamics(jnp.asarray, lambda x, u, w: x + u), pmp.Cost())
-        >>> pmp.rollout(problem, 0.0, jnp.ones(3), None, record=lambda x: x).record.tolist()
-        [0.0, 1.0, 2.0, 3.0]
-    """
-    transition, state, _ = bind(problem, state, controls, inputs)
-
-    def forward(x: PyTree, t: Array) -> tuple[PyTree, PyTree]:
-        return transition.advance(t, x), record(x)
-
-    final, kept = jax.lax.scan(forward, state, jnp.arange(transition.horizon, dtype=jnp.int32))
-    kept = jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), kept, record(final))
-    return Rollout(final, kept)
-
-
-def objective(problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree) -> Array:
-    """J = sum_{t<T} l(x_t, u_t, w_t) + phi(x_T), a scalar; arguments and errors as `rollout`.
-
-    Differentiable by `jax.grad`, at the price of keeping every step's intermediate values; `costate` gives the same
-    gradient for much less memory.
-    """
-    transition, state, _ = bind(problem, state, controls, inputs)
-
-    def forward(carry: tuple[PyTree, Array], t: Array) -> tuple[tuple[PyTree, Array], None]:
-        x, value = carry
-        cost = running_cost(problem, x, transition.control(t), transition.input(t))
-        return (transition.advance(t, x), value + cost), None
-
-    start = jax.eval_shape(lambda: _total_cost(problem, transition, state))
-    (final, value), _ = jax.lax.scan(
-        forward, (state, jnp.zeros((), start.dtype)), jnp.arange(transition.horizon, dtype=jnp.int32)
-    )
-    return value + terminal_cost(problem, final, transition.input(transition.horizon - 1))
-
-
-def _total_cost(problem: Problem, transition: Transition, state: PyTree) -> Array:
-    control, input = transition.control(0), transition.input(0)
-    return running_cost(problem, state, control, input) + terminal_cost(problem, state, input)
-
-
 def value_dtype(problem: Problem, transition: Transition, state: PyTree) -> Any:
-    """The dtype in which J accumulates."""
-    return jax.eval_shape(lambda: _total_cost(problem, transition, state)).dtype
+    """The dtype in which J accumulates: the wider one of the running and the terminal cost's."""
+    control, input = transition.control(0), transition.input(0)
+    costs = [jax.eval_shape(lambda: terminal_cost(problem, state, input))] if problem.cost.terminal else []
+    costs += [jax.eval_shape(lambda: running_cost(problem, state, control, input))] if problem.cost.running else []
+    return max((cost.dtype for cost in costs), key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)

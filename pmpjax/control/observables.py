@@ -25,8 +25,9 @@ class Point(NamedTuple):
     state: x_t.
     costate_next: lambda_{t+1}, like the differentiable leaves of the state, None at the others.
     control, input: u_t, w_t.
-    direction: lambda_{t+1} pulled back through the optimizer update to where the gradient enters, like the parameters;
-        None when the dynamics have no such place. The worth of any instance z is -<direction, grad l_z(theta_t)>.
+    gradient_cotangent: lambda_{t+1} pulled back through the optimizer update to where the gradient enters, like the
+        parameters; None when the dynamics have no such place. The contribution of any instance z is
+        -<gradient_cotangent, grad l_z(theta_t)>.
     hamiltonian: H_t = l(x_t, u_t, w_t) + <lambda_{t+1}, f(x_t, u_t, w_t)>, a scalar.
     control_gradient: dH_t/du_t = dJ/du_t, like u_t.
     running_gradient: dl/dx at x_t, like the costate; None when the problem has no running cost.
@@ -38,7 +39,7 @@ class Point(NamedTuple):
     costate_next: PyTree
     control: PyTree
     input: PyTree
-    direction: PyTree
+    gradient_cotangent: PyTree
     hamiltonian: Array
     control_gradient: PyTree
     running_gradient: PyTree
@@ -86,7 +87,7 @@ def contributions_of(
     parameters: Callable[[PyTree], PyTree] = operator.attrgetter("params"),
     beside: Sequence[PyTree] = (),
 ) -> Observable:
-    """Worth of every instance of `data` at step t: -<direction_t, grad l_z(theta_t)>, [M].
+    """Worth of every instance of `data` at step t: -<gradient_cotangent_t, grad l_z(theta_t)>, [M].
 
     One forward-mode product for a whole chunk: no per-example gradient is formed. For plain SGD this is
     eta <lambda_{t+1}, grad l_z(theta_t)>; its sum over t divided by eta is the PDS score. Instances need not belong to
@@ -103,7 +104,7 @@ def contributions_of(
             activations for it.
 
     Raises:
-        ValueError: while tracing, when the dynamics give no direction or `losses` is not one loss an instance.
+        ValueError: while tracing, when the dynamics give no gradient_cotangent or `losses` is not one loss an instance.
 
     Source: PDS (arXiv 2410.07064), the score q_n and its evaluation by jvp.
     """
@@ -111,9 +112,9 @@ def contributions_of(
     width = size if chunk is None else min(chunk, size)
 
     def worth(point: Point) -> Array:
-        if point.direction is None:
-            raise ValueError("contributions_of needs dynamics with a direction; use pmpjax.training_dynamics")
-        directions = (point.direction, *beside)
+        if point.gradient_cotangent is None:
+            raise ValueError("contributions_of needs dynamics with a gradient_cotangent; use pmpjax.training_dynamics")
+        directions = (point.gradient_cotangent, *beside)
 
         def part(first: Array | int) -> Array:
             rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, width), data)

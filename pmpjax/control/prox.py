@@ -159,19 +159,22 @@ def box(lower: ArrayLike, upper: ArrayLike) -> Prox:
 def check_feasible(prox: Prox, controls: PyTree, tolerance: float = 1e-3) -> None:
     """Raise ValueError naming the leaf of the controls that is not finite or lies outside the set of `prox`.
 
-    Traced controls have no values yet and pass; `solve` and `verify` check theirs before they trace.
+    Traced controls have no values yet and pass; those that a trace closes over are checked.
     """
     for name, leaf in named_leaves(controls, "controls"):
         if isinstance(leaf, Tracer):
             continue
-        violation = float(prox.violation(jnp.asarray(leaf)))
-        if violation <= tolerance:
-            continue
-        if violation == violation and violation != float("inf"):
-            found = f"lies {violation:.3g} outside the set '{prox.name}' (smallest entry {float(jnp.min(leaf)):.3g})"
-        else:
-            index = tuple(int(i) for i in jnp.argwhere(~jnp.isfinite(leaf), size=1)[0])
-            found = f"is not finite, first at index {index}"
+        with jax.ensure_compile_time_eval():  # known values stay known inside a trace that closes over them
+            violation = float(prox.violation(jnp.asarray(leaf)))
+            if violation <= tolerance:
+                continue
+            if violation == violation and violation != float("inf"):
+                found = (
+                    f"lies {violation:.3g} outside the set '{prox.name}' (smallest entry {float(jnp.min(leaf)):.3g})"
+                )
+            else:
+                index = tuple(int(i) for i in jnp.argwhere(~jnp.isfinite(leaf), size=1)[0])
+                found = f"is not finite, first at index {index}"
         raise ValueError(
             f"{name} {found}; start from a feasible control such as pmpjax.uniform(T, N), "
             "or apply the problem's prox to it first"

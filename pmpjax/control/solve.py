@@ -12,8 +12,9 @@ from pmpjax.control import observables as obs
 from pmpjax.control import trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
 from pmpjax.control.conditions import frank_wolfe_gap, stationarity_residual
-from pmpjax.control.costate import Status, costate
+from pmpjax.control.costate import costate
 from pmpjax.control.dynamics import Problem
+from pmpjax.control.health import Health, Status
 from pmpjax.control.prox import check_feasible
 from pmpjax.control.solvers import AbstractSolver, ProximalGradient
 
@@ -26,6 +27,7 @@ class SolveStatus(enum.Enum):
     STALLED = "no step improves J any more: the step has shrunk to rounding"
     STOPPED = "stopped by the callback"
     DIVERGED = "the sweep at the first controls is not finite"
+    NO_DERIVATIVE = "no control changes J: dJ/du is zero everywhere"
 
 
 class SolveState(NamedTuple):
@@ -100,9 +102,7 @@ class _Evaluated(NamedTuple):
     residual: Array
     gap: Array
     seen: PyTree
-    status: Array
-    status_step: Array
-    largest_norm: Array
+    health: Health
 
 
 class Iteration(NamedTuple):
@@ -137,9 +137,7 @@ def iteration(
             residual=stationarity_residual(problem.prox, controls, gradient, sweep.value),
             gap=frank_wolfe_gap(problem.prox, controls, gradient),
             seen=sweep.seen["observe"],
-            status=sweep.health.status,
-            status_step=sweep.health.step,
-            largest_norm=jnp.max(sweep.health.norms),
+            health=sweep.health,
         )
 
     def first(controls: PyTree, state: PyTree, inputs: PyTree) -> tuple[SolveState, _Evaluated]:
@@ -164,7 +162,9 @@ def iteration(
         found = evaluate(controls, state, inputs)
         # Never negative, or a trial uphill would be let through with a small rise of J.
         predicted = jnp.maximum(trees.inner(now.gradient, jax.tree.map(jnp.subtract, now.controls, controls)), 0.0)
-        accepted = (found.status == Status.OK) & (found.value <= now.value - solver.decrease * predicted)
+        # A trial at which J no longer changes is one to be tried: the next residual says so.
+        finite = (found.health.status == Status.OK) | (found.health.status == Status.CONTROL_GRADIENT_ZERO)
+        accepted = finite & (found.value <= now.value - solver.decrease * predicted)
         accepted &= jnp.isfinite(found.value)
         trial = SolveState(
             point=point,
@@ -263,10 +263,10 @@ def solve(
         check_feasible(problem.prox, controls)
         now, trial = step.first(controls, state, inputs)
         budget -= 1
-        if int(trial.status) != Status.OK or not bool(jnp.isfinite(trial.value)):
-            what = "state" if int(trial.status) == Status.STATE_NOT_FINITE else "costate"
-            detail = f"{what} at step {int(trial.status_step)}, largest costate norm {float(trial.largest_norm):.3g}; "
-            return solution(now, SolveStatus.DIVERGED, detail + "lower the plant's step size")
+        if int(trial.health.status) == Status.CONTROL_GRADIENT_ZERO:
+            return solution(now, SolveStatus.NO_DERIVATIVE, trial.health.describe())
+        if int(trial.health.status) != Status.OK:
+            return solution(now, SolveStatus.DIVERGED, trial.health.describe())
         if report(now, trial, True):
             return solution(now, SolveStatus.STOPPED)
     else:

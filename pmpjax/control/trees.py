@@ -1,10 +1,11 @@
 """Pytrees whose leaves may or may not be differentiated: split, merge, inner products, checks that name the leaf."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from jaxtyping import Array, PyTree
 
 
@@ -29,14 +30,35 @@ def merge(moving: PyTree, fixed: PyTree) -> PyTree:
 
 
 def inner(left: PyTree, right: PyTree) -> Array:
-    """<left, right> = sum over leaves of sum(left * right), a scalar."""
-    products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    """<left, right> = sum over leaves of sum(left * right), a scalar of the widest dtype among the leaves."""
+    products = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), left, right))
+    return functools.reduce(jnp.add, _of_one_dtype(products), jnp.zeros((), _widest(products)))
+
+
+def _widest(values: list[Array]) -> Any:
+    # By hand: strict promotion (`jax_numpy_dtype_promotion`) refuses to choose among floating dtypes.
+    return max((value.dtype for value in values), key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)
+
+
+def _of_one_dtype(values: list[Array]) -> list[Array]:
+    return [value.astype(_widest(values)) for value in values]
 
 
 def norm(tree: PyTree) -> Array:
     """Euclidean norm over all leaves, a scalar."""
     return jnp.sqrt(inner(tree, tree))
+
+
+def finite(tree: PyTree) -> Array:
+    """Whether every entry of every leaf is finite, a boolean scalar."""
+    # Leaf by leaf, because the square of a large finite number (the costate of a small second moment) overflows.
+    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)], jnp.array(True))
+
+
+def largest(tree: PyTree) -> Array:
+    """max |entry| over all leaves, a scalar; NaN where one is, 0 where there is none."""
+    sizes = _of_one_dtype([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)])
+    return functools.reduce(jnp.maximum, sizes) if sizes else jnp.zeros(())
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:
@@ -72,6 +94,21 @@ def select(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 def named_leaves(tree: PyTree, root: str) -> list[tuple[str, Any]]:
     """[(name, leaf)] with names such as `controls['weights']`, as error messages show them."""
     return [(root + keystr(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0]]
+
+
+def as_arrays(tree: PyTree, root: str) -> PyTree:
+    """`tree` with every leaf as an array; raises ValueError naming the first leaf that is none, such as a function."""
+
+    def convert(path: Any, leaf: Any) -> Array:
+        try:
+            return jnp.asarray(leaf)
+        except (TypeError, ValueError) as error:
+            what = getattr(leaf, "__name__", type(leaf).__name__)
+            raise ValueError(
+                f"{root}{keystr(path)} is {what!r}, expected an array; let the functions close over what is no array"
+            ) from error
+
+    return tree_map_with_path(convert, tree)
 
 
 def check_same(found: PyTree, expected: PyTree, root: str, mend: str) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 
-def draw_scores(scores: np.ndarray, selected: np.ndarray, direction_norms: Sequence[float], path: Path) -> None:
+def draw_scores(scores: np.ndarray, selected: np.ndarray, costate_norms: Sequence[float], path: Path) -> None:
     """Histogram of the documents' scores, those of the selection in front, and |d_t| along the proxy's run.
 
     d_t is what the gradients are multiplied with: the costate pulled back through the optimizer's update, so that the
     costates of Adam's moments are not in its norm.
 
     Args:
-        scores: [D]. selected: indices of documents. direction_norms: [T].
+        scores: [D]. selected: indices of documents. costate_norms: [T].
     """
     from pmpjax.runs.plots import COLOURS, figure
 
@@ -28,7 +28,7 @@ def draw_scores(scores: np.ndarray, selected: np.ndarray, direction_norms: Seque
         left.set_xlabel("score (worth, standardised)")
         left.set_ylabel("documents")
         left.legend(loc="upper right")
-        right.plot(np.arange(len(direction_norms)), direction_norms)
+        right.plot(np.arange(len(costate_norms)), costate_norms)
         right.set_ylim(bottom=0)
         right.set_xlabel("step of the proxy's run")
-        right.set_ylabel("norm of the costate's direction")
+        right.set_ylabel("norm of the parameters' costate")

@@ -73,7 +73,7 @@ def build_report(
     """
     worth = np.asarray(pq.read_table(scores, columns=["score"])["score"])
     stages = metrics["stages"]
-    draw_scores(worth, np.unique(selected), stages["solve"]["direction_norms"], folder / "scores")
+    draw_scores(worth, np.unique(selected), stages["solve"]["costate_norms"], folder / "scores")
     final = metrics["final_target_loss"]
     lines = (_LINES if len(metrics["seeds"]) > 1 else _LINE) + _branch(stages["pretrain"]["decay_steps"])
     passes = stages["pretrain"].get("passes", {})  # older versions' runs have none

@@ -52,7 +52,7 @@ def build_solve(
     evenly; its `spearman` is that of the two runs' worths, where they are added), J of each sweep
     (`area_under_curve`), Pontryagin's conditions at the first and the last weights (`conditions`), how the exact
     derivative of the run's own batches agrees with the worths (`batch_estimator`: `agreement`), how these change
-    along the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`direction_norms`; d as
+    along the run (`over_time`: `spread_over_time`), the costate's health, |d_t| at each step (`costate_norms`; d as
     in `score_instances`), sizes, FLOPs.
 
     Raises:
@@ -121,7 +121,7 @@ def build_solve(
             "status": pmp.Status(int(health.status)).name,
             "health": health.describe(),
             "growth": health.growth,
-            "direction_norms": np.asarray(health.direction_norms),
+            "costate_norms": np.asarray(health.parameter_norms),
             "effective_instances": float(1 / jnp.sum(jnp.square(last.weights))),
             "rule": config.rule,
             "learning_rate": learning_rate(config.rule, config.learning_rate, proxy.optimizer),

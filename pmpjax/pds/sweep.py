@@ -267,7 +267,7 @@ def sweep_function(
             "gradient": obs.control_gradient,
         }
         if config.adds:
-            observe["direction"] = obs.every(config.steps, lambda point: point.direction)
+            observe["direction"] = obs.every(config.steps, lambda point: point.gradient_cotangent)
         return pmp.costate(
             problem,
             state,
@@ -312,13 +312,15 @@ def improve(
 
 
 def check_health(config: SolveConfig, optimizer: OptimizerConfig, sweep: pmp.Sweep) -> None:
-    """Refuses a sweep whose costate is not finite or exploded; `optimizer` trained the proxy."""
+    """Refuses a sweep whose numbers mean nothing, or whose costate exploded; `optimizer` trained the proxy."""
     health = sweep.health
     growth = health.growth
     if int(health.status) == pmp.Status.OK and growth <= config.largest_growth:
         return
-    rate = learning_rate(config.rule, config.learning_rate, optimizer)
-    raise SweepError(
-        f"the scores would be noise: {health.describe()}. Lower --solve.learning-rate (now {rate:g}); "
-        f"a costate may grow {config.largest_growth:g}-fold at most"
-    )
+    hint = ""
+    if growth > config.largest_growth:
+        rate = learning_rate(config.rule, config.learning_rate, optimizer)
+        hint = (
+            f". Lower --solve.learning-rate (now {rate:g}); a costate may grow {config.largest_growth:g}-fold at most"
+        )
+    raise SweepError(f"the scores would be noise: {health.describe()}{hint}")

@@ -187,7 +187,7 @@ def test_parameters_of_reduced_precision_warn(dtype):
         p.problem.dynamics.init({"unit": p.x0.params["unit"].astype(dtype)})
 
 
-# Adam without a slope: tests/test_training.py
+# Rules without a derivative: tests/training
 
 
 # Divergence
@@ -203,7 +203,8 @@ def test_a_diverging_state_is_a_status_with_its_step():
     sweep = swept(scalar_plant(lambda x, u, w: 1e15 * x * u), 1.0, jnp.ones(6))
     assert int(sweep.health.status) == pmp.Status.STATE_NOT_FINITE
     assert int(sweep.health.step) == 3
-    assert "the plant diverges: x_t is not finite from step 3 on; lower the step size" in sweep.health.describe()
+    assert "x_t is not finite from step 3" in sweep.health.describe()
+    assert "lower the step size" in sweep.health.describe()
 
 
 def test_a_diverging_costate_is_a_status_with_its_step():
@@ -211,15 +212,16 @@ def test_a_diverging_costate_is_a_status_with_its_step():
     sweep = swept(scalar_plant(lambda x, u, w: 1e15 * x * u), 0.0, jnp.ones(6))
     assert int(sweep.health.status) == pmp.Status.COSTATE_NOT_FINITE
     assert int(sweep.health.step) == 3
-    assert "the costate stops being finite at step 3; lower the step size" in sweep.health.describe()
+    assert "the costate is not finite from step 3" in sweep.health.describe()
+    assert "lower the step size" in sweep.health.describe()
     np.testing.assert_allclose(sweep.health.norms[5:], [1e15, 1.0], rtol=1e-6)
 
 
 def test_a_plant_unstable_for_its_costate_is_said_so():
-    """A step of 30 on curvature 2: theta stays at its optimum, the costate grows 59-fold a step."""
+    """A step of 30 on curvature 2: theta stays between two examples, the costate grows 59-fold a step."""
     dynamics = pmp.training_dynamics(lambda params, batch: (params - batch) ** 2, optax.sgd(30.0))
     problem = pmp.Problem(dynamics, pmp.terminal_loss(lambda params: params))
-    sweep = swept(problem, dynamics.init(0.0), jnp.ones((6, 1)), jnp.zeros((6, 1)))
+    sweep = swept(problem, dynamics.init(0.0), jnp.full((6, 2), 0.5), jnp.tile(jnp.array([1.0, -1.0]), (6, 1)))
     assert int(sweep.health.status) == pmp.Status.OK and sweep.health.growth == pytest.approx(59.0**5, rel=1e-4)
     assert "the plant is unstable for the costate; lower the step size" in sweep.health.describe()
 

@@ -53,10 +53,28 @@ def test_table_visits_every_step_once_in_reverse(horizon, slots):
     table = schedule(horizon, slots)
     advances, visited = simulate(table, horizon, slots)
     assert visited == list(range(horizon - 1, -1, -1))
-    # x_T lies one step past the turn, which is run for it and again for its visit.
-    assert table.advances == advances + table.turn[2] - table.turn[1] + 1
+    # x_T lies one step past the turn, whose state is at hand for its visit.
+    assert table.advances == advances + 1
     np.testing.assert_array_equal(table.ascent[0], table.turn)
     assert table.turn[2] == horizon - 1 and table.turn[3] == -1
+
+
+@pytest.mark.parametrize(("horizon", "slots"), [(1, 1), (2, 1), (5, 2), (7, 20), (64, 6), (200, 3)])
+def test_the_rows_of_steps_do_what_the_table_says(horizon, slots):
+    """Run on states that are their own number, as `Binomial` does: one step a row."""
+    table = schedule(horizon, slots)
+    kept, x, advances, visited = {0: 0}, 0, 0, []
+    for load, t, store, visiting in [*table.steps_to_turn(), *table.steps_back()]:
+        x = kept[load] if load >= 0 else x
+        assert x == t
+        if visiting:
+            visited.append(int(t))
+        else:
+            x, advances = x + 1, advances + 1
+        if store >= 0:
+            kept[int(store)] = x
+        assert len(kept) <= slots
+    assert visited == list(range(horizon - 1, -1, -1)) and table.advances == advances + 1
 
 
 def test_with_as_many_slots_as_steps_nothing_is_recomputed():

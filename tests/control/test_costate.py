@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax import observables as obs
+from pmpjax.law import problems
+from tests.control.small import small
 from tests.oracles import ADJOINTS, OPTIMIZERS, classifier, regulator, relative_error
 
 KINDS = ("varying", "constant", "indexed")
@@ -167,6 +170,105 @@ def test_custom_pullback_agrees_with_vjp_of_the_step(float64):
     assert relative_error(jax.tree.leaves(mixed.costate), jax.tree.leaves(reverse.costate)) < 1e-12
 
 
+TRACES = {
+    "jit": lambda f, p: jnp.stack([jax.jit(f)(row) for row in p]),
+    "jit of vmap": lambda f, p: jax.jit(jax.vmap(f))(p),
+    "map": lambda f, p: jax.lax.map(f, p),
+    "scan": lambda f, p: jax.lax.scan(lambda carry, row: (carry, f(row)), None, p)[1],
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "trace"), [*(("sgd", trace) for trace in TRACES), ("clipped adam", "jit of vmap")]
+)
+def test_weights_may_be_closed_over_in_any_trace(float64, optimizer, trace):
+    """The feasible set is checked where weights are known, in a trace too."""
+    plant = small(7, optimizer=OPTIMIZERS[optimizer](), prox=pmp.prox.simplex)
+    starts = plant.x0.params["unit"][None] * jnp.linspace(0.5, 1.5, 3)[:, None]
+
+    def of(function):
+        return lambda row: function(
+            plant.problem, plant.problem.dynamics.init({"unit": row}), plant.weights, plant.batches
+        )
+
+    found = TRACES[trace](of(lambda *arguments: pmp.costate(*arguments).value), starts)
+    assert relative_error(found, jnp.stack([jax.jit(of(pmp.objective))(row) for row in starts])) < 1e-9
+    infeasible = 2.0 * plant.weights
+    with pytest.raises(ValueError, match=r"controls lies 1 outside the set 'simplex'"):
+        TRACES[trace](lambda row: pmp.costate(plant.problem, plant.x0, infeasible, plant.batches).value, starts)
+
+
+def check_reverse_through_a_sweep(adjoint, optimizer, steps):
+    """jax.grad through a sweep's value and through what it observes, in weights and parameters, against plain scans."""
+    plant = small(steps, optimizer=OPTIMIZERS[optimizer]())
+
+    def objective(weights, params):
+        return pmp.objective(plant.problem, plant.problem.dynamics.init(params), weights, plant.batches)
+
+    def sweep(weights, params):
+        x0 = plant.problem.dynamics.init(params)
+        return pmp.costate(plant.problem, x0, weights, plant.batches, adjoint=adjoint, observe=obs.control_gradient)
+
+    at = plant.weights, plant.x0.params
+    expected = jax.jit(jax.grad(objective, (0, 1)))(*at)
+    assert relative_error(jax.jit(jax.grad(lambda *a: sweep(*a).value, (0, 1)))(*at), expected) < 1e-9
+    along = jnp.cos(jnp.arange(plant.weights.size, dtype=jnp.float64)).reshape(plant.weights.shape)
+    expected = jax.jit(jax.grad(lambda *a: jnp.vdot(along, jax.grad(objective)(*a)), (0, 1)))(*at)
+    found = jax.jit(jax.grad(lambda *a: jnp.vdot(along, sweep(*a).seen), (0, 1)))(*at)
+    assert relative_error(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("adjoint", ["store all", "linearized", "checkpointed", "binomial, 3"])
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 7), ("clipped adam", 10)])
+def test_reverse_mode_through_a_sweep(float64, adjoint, optimizer, steps):
+    check_reverse_through_a_sweep(ADJOINTS[adjoint], optimizer, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [7, 8, 10, 49, 50])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.keys() - {"masked"})
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_reverse_mode_through_a_sweep_over_the_whole_grid(float64, adjoint, optimizer, steps):
+    check_reverse_through_a_sweep(ADJOINTS[adjoint], optimizer, steps)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_the_final_state_is_the_trained_one(float64, adjoint):
+    plant = small(10, optimizer=OPTIMIZERS["adamw"]())
+    sweep = pmp.costate(plant.problem, plant.x0, plant.weights, plant.batches, adjoint=ADJOINTS[adjoint])
+    expected = pmp.rollout(plant.problem, plant.x0, plant.weights, plant.batches).final
+    assert jax.tree.structure(sweep.final) == jax.tree.structure(expected)
+    assert relative_error(jax.tree.leaves(sweep.final), jax.tree.leaves(expected)) < 1e-13
+
+
+def products(lowered):
+    """(operand types, precision) of every matrix product in the text of a lowered program."""
+    lines = [line for line in lowered.splitlines() if "dot_general" in line]
+    precisions = [re.search(r"precision = \[(\w+), \w+\]", line) for line in lines]
+    return [
+        (found[1] if found else "DEFAULT", line.split(" : ")[-1]) for found, line in zip(precisions, lines, strict=True)
+    ]
+
+
+def test_float32_products_are_traced_at_full_precision():
+    """On accelerators the default is bfloat16 or TF32. A user's plain losses, the Learning Law's and README's."""
+    plant = small(6, dtype=np.float32)
+    law = problems.PerceptronProblem(dimension=8, train=16, dev=16, test=1, holdout=1, steps=6)
+    drawn = problems.draw(law, seed=0)
+    perceptron = problems.control_problem(law, drawn)
+    sweeps = {
+        "user": (plant.problem, plant.x0, plant.weights, plant.batches),
+        "perceptron": (perceptron, perceptron.dynamics.init(drawn.params), pmp.uniform(6, 16), drawn.train),
+    }
+    for name, (problem, *arguments) in sweeps.items():
+        for function in (pmp.costate, pmp.objective, lambda *a: pmp.rollout(*a).final):
+            found = products(jax.jit(lambda *a, f=function, p=problem: f(p, *a)).lower(*arguments).as_text())
+            assert found and {precision for precision, types in found if "f32" in types} == {"HIGHEST"}, name
+    as_it_is = plant.problem._replace(precision=None)
+    text = jax.jit(lambda *a: pmp.costate(as_it_is, *a)).lower(*sweeps["user"][1:]).as_text()
+    assert "HIGHEST" not in {precision for precision, _ in products(text)}
+
+
 def test_vmap_over_initial_states_and_controls(float64):
     problem, x0, controls, inputs = build("varying", OPTIMIZERS["sgd"](), 7, jnp.float64)
     many = jnp.stack([controls, controls[::-1], controls**2])
@@ -193,20 +295,6 @@ def test_forward_mode_through_the_sweep(float64):
     found = jax.jvp(gradient, (controls,), (along,))[1]
     expected = jax.jvp(jax.grad(lambda u: pmp.objective(problem, x0, u, inputs)), (controls,), (along,))[1]
     assert relative_error(found, expected) < 1e-11
-
-
-def test_rollout_and_objective_agree_with_a_plain_loop(float64):
-    problem, x0, controls, inputs = build("varying", OPTIMIZERS["momentum"](), 5, jnp.float64)
-    plant = classifier(5)
-    state, losses = x0, []
-    for t in range(5):
-        losses.append(plant.desired(state.params))
-        state = problem.dynamics.step(state, controls[t], jax.tree.map(lambda leaf: leaf[t], inputs))
-    losses.append(plant.desired(state.params))
-    run = pmp.rollout(problem, x0, controls, inputs, record=lambda x: plant.desired(x.params))
-    assert relative_error(run.record, jnp.stack(losses)) < 1e-14
-    assert relative_error(run.final.params, state.params) < 1e-14
-    assert relative_error(pmp.objective(problem, x0, controls, inputs), sum(losses)) < 1e-14
 
 
 def test_sweep_is_bit_reproducible():

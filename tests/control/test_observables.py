@@ -48,7 +48,7 @@ def momentum_sweep():
             "total gradient": obs.total(obs.control_gradient),
             "worth": obs.contributions,
             "costate": lambda point: point.costate_next,
-            "direction": lambda point: point.direction,
+            "direction": lambda point: point.gradient_cotangent,
             "residual": obs.stationarity(pmp.prox.identity, step=0.5),
             "transport": obs.total(transport),
         }
@@ -224,7 +224,9 @@ def test_alignment_needs_a_running_cost(float64):
 def test_contributions_of_needs_training_dynamics_and_one_loss_an_instance(float64):
     plain = pmp.Problem(pmp.Dynamics(jnp.asarray, lambda x, u, w: x + u), pmp.Cost(terminal=lambda x: x**2))
     observe = obs.contributions_of(lambda x, z: x * z, jnp.ones(3), parameters=lambda x: x)
-    with pytest.raises(ValueError, match=r"contributions_of needs dynamics with a direction.*training_dynamics"):
+    with pytest.raises(
+        ValueError, match=r"contributions_of needs dynamics with a gradient_cotangent.*training_dynamics"
+    ):
         observed(plain, 1.0, jnp.ones(3), None, observe)
     plant = small()
     reduced = obs.contributions_of(lambda params, rows: plant.losses(params, rows).mean(), plant.instances, chunk=2)

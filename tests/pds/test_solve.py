@@ -49,7 +49,7 @@ def test_instances_of_the_targets_language_are_worth_more(tmp_path):
     assert len(set(rows)) == len(rows) == 40
     assert table["id"] == list(prepared.documents.ids[prepared.source_document[rows]])
     facts = json.loads((tmp_path / "solve.json").read_text())
-    assert facts["status"] == "OK" and len(facts["direction_norms"]) == 6 and len(facts["area_under_curve"]) == 1
+    assert facts["status"] == "OK" and len(facts["costate_norms"]) == 6 and len(facts["area_under_curve"]) == 1
     first, last = ({check["name"]: check for check in facts["conditions"][when]} for when in ("first", "last"))
     assert first["gap"] == last["gap"] and not last["kkt"]["holds"], "uniform weights are not optimal"
     assert last["consistency"]["holds"] and facts["effective_instances"] == pytest.approx(40, rel=1e-4)

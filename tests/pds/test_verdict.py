@@ -97,7 +97,7 @@ def metrics(evaluation, shares):
     """As `pmpjax.pds.summary.metrics_of` has them, with invented facts of the stages."""
     check = {"name": "gap", "value": 0.25, "tolerance": 0.01, "holds": False, "meaning": "Frank-Wolfe gap"}
     solve = {
-        "direction_norms": [3.0, 2.0, 1.0],
+        "costate_norms": [3.0, 2.0, 1.0],
         "area_under_curve": [10.0, 9.0],
         "health": "finite",
         "effective_instances": 7.5,

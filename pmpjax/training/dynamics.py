@@ -1,5 +1,6 @@
 """Training as a controlled dynamical system: any optax rule is the plant, example weights are the control."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from pmpjax.control import trees
-from pmpjax.control.dynamics import Cost, Dynamics, Pulled, takes_input
-from pmpjax.second_moments import Unmoved, unmoved_coordinates
+from pmpjax.control.dynamics import Cost, Dynamics, Pulled, StepHealth, takes_input
+from pmpjax.training.singular import Points, Pull, pull_through, singular_points
 
 Losses = Callable[[PyTree, PyTree], Array]
 
@@ -66,11 +67,13 @@ def training_dynamics(
     """theta_{t+1}, s_{t+1} = optimizer(grad_theta L_t(theta_t), s_t, theta_t) with L_t = sum_n u_n l_n(theta_t).
 
     The pullback is mixed-mode and knows no optimizer: the costate goes back through the update alone, which gives the
-    `direction` d; the linearised gradient of (L_t, with the per-example losses beside it) along d then gives Hess L d
-    and every <d, grad l_n> at once. No per-example gradient is formed, nothing is differentiated twice in reverse.
+    `gradient_cotangent` d; the linearised gradient of (L_t, with the per-example losses as well) along d then gives
+    Hess L d and every <d, grad l_n> at once. No per-example gradient is formed, nothing is differentiated twice in
+    reverse.
 
-    Coordinates on which an Adam-like rule has no slope (neither gradient nor second moment so far: the embedding of an
-    unseen token) do not move; they are left out of `direction` and counted in `Sweep.health.unmoved`.
+    Where the rule has a derivative, that derivative is taken, at a zero gradient too. Where it has none (Adam without
+    `eps_root` at a coordinate that never had a gradient) the coordinate is left out of `gradient_cotangent`; it is
+    counted in `Sweep.health.singular` if an example of the step has a gradient there (`pmpjax.singular`).
 
     Args:
         losses: (params, input) -> [N], one loss an example.
@@ -109,9 +112,9 @@ def training_dynamics(
         optimizer = optimizer.gradient_transformation()
 
     def init(params: PyTree) -> TrainState:
-        params = jax.tree.map(jnp.asarray, params)
+        params = trees.as_arrays(params, "params")
         _check_params(params)
-        state = TrainState(params, jax.tree.map(jnp.asarray, optimizer.init(params)))
+        state = TrainState(params, trees.as_arrays(_optimizer_state(optimizer, params), "the optimizer's state"))
         _check_update(optimizer, state)
         return state
 
@@ -137,40 +140,74 @@ def training_dynamics(
         gradients, _ = gradient(state.params, weights_of(control, input), input)
         return update(gradients, state.opt_state, state.params)
 
+    def moving_update(fixed: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
+        return trees.split(update(g, trees.merge(s, fixed), p))[0]
+
+    def points_of(state: TrainState) -> Points:
+        moving, fixed = trees.split(state.opt_state)
+        return singular_points(functools.partial(moving_update, fixed), state.params, moving, state.params)
+
+    # Compiled functions of their own, so that a sweep which is traced several times traces them once.
+    @jax.jit
+    def pull_carefully(gradients: PyTree, state: TrainState, costate: PyTree, plain: PyTree) -> Pull:
+        moving, fixed = trees.split(state.opt_state)
+        at = gradients, moving, state.params
+        return pull_through(functools.partial(moving_update, fixed), at, costate, plain, points_of(state))
+
+    @jax.jit
+    def counts_of(singular: PyTree, state: TrainState, weights: Array, input: PyTree) -> PyTree:
+        """Coordinates that are left out although an example has a gradient there, a leaf."""
+
+        def probed() -> PyTree:
+            # Weights that no gradients cancel under; the step's own hide the examples of weight zero.
+            random = jax.random.uniform(jax.random.key(0), weights.shape, weights.dtype, 1.0, 2.0)
+            reached, _ = gradient(state.params, random, input)
+            return jax.tree.map(lambda s, g: jnp.sum(s & (g != 0), dtype=jnp.int32), singular, reached)
+
+        # Where every example weighs something, a gradient of zero is one of all examples: nothing was left out.
+        hidden = jnp.any(weights == 0) & jnp.any(jnp.stack([jnp.any(s) for s in jax.tree.leaves(singular)]))
+        nothing = jax.tree.map(lambda s: jnp.int32(0), singular)
+        return jax.lax.cond(hidden, probed, lambda: nothing)
+
     def pullback(state: TrainState, control: Array, input: PyTree) -> tuple[TrainState, Callable[[PyTree], Pulled]]:
         params, opt_state = state
         weights, pull_weights = jax.vjp(lambda u: weights_of(u, input), control)
         at = jax.checkpoint(gradient) if remat else gradient
-        (gradients, _), tangent = jax.linearize(lambda p: at(p, weights, input), params)
-        following = update(gradients, opt_state, params)
-        unmoved = unmoved_coordinates(gradients, opt_state, following.opt_state, params)
-        moving, fixed = trees.split(unmoved.opt_state)
+        (gradients, each), tangent = jax.linearize(lambda p: at(p, weights, input), params)
+        moving, fixed = trees.split(opt_state)
+        update_here = functools.partial(moving_update, fixed)
+        _, pull_update = jax.vjp(update_here, gradients, moving, params)
+        guard = (gradients, state, weights, input) if any(points_of(state)) else None
+        known = trees.finite(each), trees.finite(gradients), guard
+        return update(gradients, opt_state, params), jax.tree_util.Partial(
+            pull, pull_update, tangent, pull_weights, *known
+        )
 
-        def moving_update(g: PyTree, s: PyTree, p: PyTree) -> PyTree:
-            return trees.split(update(g, trees.merge(s, fixed), p))[0]
-
-        _, pull_update = jax.vjp(moving_update, gradients, moving, params)
-        return following, jax.tree_util.Partial(_pull, pull_update, tangent, pull_weights, unmoved)
+    def pull(
+        pull_update: Callable[[PyTree], tuple[PyTree, PyTree, PyTree]],
+        tangent: Callable[[PyTree], tuple[PyTree, Array]],
+        pull_weights: Callable[[Array], tuple[PyTree]],
+        loss_finite: Array,
+        gradient_finite: Array,
+        guard: tuple[PyTree, TrainState, Array, PyTree] | None,
+        costate: PyTree,
+    ) -> Pulled:
+        found, singular = pull_update(costate), None
+        if guard is not None:
+            gradients, state, weights, input = guard
+            found, masks = pull_carefully(gradients, state, costate, found)
+            singular = counts_of(masks, state, weights, input)
+        cotangent, opt_state, params = found
+        curvature, along = tangent(cotangent)
+        size = trees.norm(costate.params)
+        return Pulled(
+            TrainState(trees.add(params, curvature), opt_state),
+            pull_weights(along)[0],
+            cotangent,
+            StepHealth(loss_finite, gradient_finite, singular, size),
+        )
 
     return Dynamics(init, step, pullback)
-
-
-def _pull(
-    pull_update: Callable[[PyTree], tuple[PyTree, PyTree, PyTree]],
-    tangent: Callable[[PyTree], tuple[PyTree, Array]],
-    pull_weights: Callable[[Array], tuple[PyTree]],
-    unmoved: Unmoved,
-    costate: PyTree,
-) -> Pulled:
-    direction, opt_state, params = pull_update(costate)
-    direction = unmoved.without(direction)
-    curvature, along = tangent(direction)
-    return Pulled(
-        state=TrainState(trees.add(params, curvature), opt_state),
-        control=pull_weights(along)[0],
-        direction=direction,
-        unmoved=unmoved.counts,
-    )
 
 
 def _check_params(params: PyTree) -> None:
@@ -188,17 +225,44 @@ def _check_params(params: PyTree) -> None:
             )
 
 
-def _check_update(optimizer: optax.GradientTransformation, state: TrainState) -> None:
+def _optimizer_state(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
     try:
-        jax.eval_shape(lambda s: optimizer.update(s.params, s.opt_state, s.params), state)
-    except (TypeError, ValueError) as error:
+        return optimizer.init(params)
+    except Exception as error:  # whatever a rule raises for parameters that it was not made for
         raise ValueError(
-            "the optimizer needs more than (gradient, state, params), as line searches and methods that look at the "
-            f"loss do, and cannot be the plant: {error}; use a rule such as optax.sgd or optax.adamw"
+            f"optimizer.init(params) raised {type(error).__name__}: {error}; the rule does not fit these parameters "
+            f"(leaves {', '.join(name for name, _ in trees.named_leaves(params, 'params')[:3])}, ...)"
         ) from error
 
 
+def _check_update(optimizer: optax.GradientTransformation, state: TrainState) -> None:
+    def update(state: TrainState) -> TrainState:
+        updates, opt_state = optimizer.update(state.params, state.opt_state, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), opt_state)
+
+    try:
+        jax.eval_shape(update, state)
+    except Exception as error:  # whatever a rule raises for what it was not made for
+        needs = [name for name in ("value", "grad", "value_fn", "obj_fn") if f"'{name}'" in str(error)]
+        if needs:
+            hint = (
+                f"the optimizer needs more than (gradient, state, params), namely {', '.join(needs)}, as line searches "
+                "do, and cannot be the plant; use a rule such as optax.sgd or optax.adamw"
+            )
+        elif "dtype_promotion" in str(error):
+            hint = "the rule itself mixes dtypes: set jax_numpy_dtype_promotion to 'standard'"
+        else:
+            hint = "expected a rule whose gradient, parameters and updates have one structure (optax.lookahead has not)"
+        raise ValueError(f"optimizer.update raised {type(error).__name__}: {error}; {hint}") from error
+
+
 def _check_losses(each: Any, weights: Array, indexed: bool) -> None:
+    if not isinstance(each, jax.Array):
+        found = f"a {type(each).__name__} of {len(each)}" if isinstance(each, tuple | list | dict) else f"{each!r}"
+        raise ValueError(
+            f"losses returned {found}, expected one array [N], one loss an example; return the losses alone and leave "
+            "out what comes with them (metrics, new batch statistics)"
+        )
     if each.ndim != 1:
         raise ValueError(
             f"losses returned shape {each.shape}, expected [N], one loss an example; do not reduce over examples"

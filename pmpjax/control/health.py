@@ -1,0 +1,208 @@
+"""Whether a sweep's numbers can be trusted: what was first not finite, how far the costate grew, what was left out."""
+
+import enum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+
+from pmpjax.control import trees
+from pmpjax.control.dynamics import Pulled, StepHealth
+from pmpjax.control.observables import Point
+
+
+class Status(enum.IntEnum):
+    """What became of a sweep: fine, or what was first not finite. The forward run comes first, from t = 0 on; then the
+    reverse sweep, from T on. `CONTROL_GRADIENT_ZERO`: all is finite, and no control changes J."""
+
+    OK = 0
+    STATE_NOT_FINITE = 1
+    COST_NOT_FINITE = 2
+    LOSS_NOT_FINITE = 3
+    GRADIENT_NOT_FINITE = 4
+    COST_DERIVATIVE_NOT_FINITE = 5
+    STEP_DERIVATIVE_NOT_FINITE = 6
+    COSTATE_NOT_FINITE = 7
+    CONTROL_GRADIENT_NOT_FINITE = 8
+    CONTROL_GRADIENT_ZERO = 9
+
+
+_UNSTABLE = 1e3
+_TEXTS = {
+    Status.STATE_NOT_FINITE: "x_t is not finite from step {t} on, though losses and gradients before it are",
+    Status.COST_NOT_FINITE: "the cost (in training the desired loss) is not finite at step {t}",
+    Status.LOSS_NOT_FINITE: "a training loss is not finite at step {t}",
+    Status.GRADIENT_NOT_FINITE: "the training losses of step {t} are finite, their gradient is not; look for a root, a "
+    "norm or a division at zero in the losses",
+    Status.COST_DERIVATIVE_NOT_FINITE: "the cost of step {t} is finite, its derivative is not; look for a root, a norm "
+    "or a division at zero in the desired loss",
+    Status.STEP_DERIVATIVE_NOT_FINITE: "the optimizer's update has no finite derivative at step {t}; use another rule",
+    Status.COSTATE_NOT_FINITE: "the costate is not finite from step {t} back",
+    Status.CONTROL_GRADIENT_NOT_FINITE: "dJ/du is not finite at step {t}, though the costate is",
+}
+
+
+class Health(NamedTuple):
+    """Whether a sweep's numbers can be trusted.
+
+    status: a `Status`, integer scalar. step: its t, -1 where it has none.
+    norms: |lambda_t| for t = 0 .. T, [T + 1]. state_sizes: the largest entry of |x_t|, [T + 1].
+    parameter_norms: |lambda_{t+1}| for t = 0 .. T-1, [T], in training over the parameters alone: the costate of Adam's
+        second moment is huge by nature. Growth on the way back means a plant whose step is too large for its
+        curvature, even where the loss looks fine.
+    singular: for each parameter leaf the largest number of coordinates, over the steps, whose derivative was left out
+        although an example has a gradient there; None for dynamics that leave nothing out.
+    """
+
+    status: Int[Array, ""]
+    step: Int[Array, ""]
+    norms: Float[Array, " nodes"]
+    state_sizes: Float[Array, " nodes"]
+    parameter_norms: Float[Array, " steps"]
+    singular: PyTree
+
+    @property
+    def growth(self) -> float:
+        """max_t parameter_norms over the last one that is not zero; reads the arrays, so not under jit."""
+        norms = [norm for norm in self.parameter_norms.tolist() if norm]
+        return max(norms) / norms[-1] if norms else 1.0
+
+    def describe(self) -> str:
+        """One sentence for a person; reads the arrays, so not under jit."""
+        status, t = Status(int(self.status)), int(self.step)
+        if status == Status.OK:
+            text = f"finite; the costate grew {self.growth:.3g}-fold at most on its way back"
+            if self.growth > _UNSTABLE:
+                text += ": the plant is unstable for the costate; lower the step size"
+        elif status == Status.CONTROL_GRADIENT_ZERO:
+            text = "finite, but dJ/du is zero everywhere: " + self._why_zero()
+        else:
+            text = _TEXTS[status].format(t=t) + self._hint(status, t)
+        left_out = [(name, int(n)) for name, n in trees.named_leaves(self.singular, "") if int(n)]
+        if left_out:
+            where = ", ".join(f"{n} coordinates of {name}" for name, n in left_out)
+            text += f"; the optimizer has no derivative at {where}, which were left out: set eps_root, or start from a "
+            text += "warm optimizer state"
+        return text
+
+    def _why_zero(self) -> str:
+        if max(self.norms.tolist()) > 0:
+            return (
+                "no control reaches what J depends on: each example's gradient is zero, or the optimizer takes its "
+                "sign alone, as lion and rprop do"
+            )
+        return "the costate is zero too, so J does not depend on the state, or is at its optimum"
+
+    def _hint(self, status: Status, t: int) -> str:
+        forward = status <= Status.GRADIENT_NOT_FINITE
+        grew = _grew(self.state_sizes.tolist()[: t + 1] if forward else self.parameter_norms.tolist()[: max(t, 0) : -1])
+        if grew > _UNSTABLE:
+            return f"; before it the {'states' if forward else 'costates'} grew {grew:.3g}-fold: lower the step size"
+        if status in (Status.COST_NOT_FINITE, Status.LOSS_NOT_FINITE):
+            return ", while the state is: look at what it reads at that step, and at its logarithms and divisions"
+        return ""
+
+
+def _grew(norms: list[float]) -> float:
+    positive = [norm for norm in norms if 0 < norm < float("inf")]
+    return max(positive) / positive[0] if positive else 1.0
+
+
+class Log(NamedTuple):
+    """What a sweep writes down of each step: one row of numbers a node t = 0 .. T, and the counts so far.
+
+    Rows instead of decisions in the loop, where a small operation costs as much as a small plant's step.
+    """
+
+    rows: Float[Array, "nodes columns"]
+    singular: PyTree
+
+
+_COLUMNS = (
+    "norm",
+    "state_size",
+    "parameter_norm",
+    "cost",
+    "loss_finite",
+    "gradient_finite",
+    "cost_derivative",
+    "cotangent",
+    "costate",
+    "control_gradient",
+)
+
+
+def start_log(horizon: int, state: PyTree, cost: Array, costate: PyTree, pulled: Pulled) -> Log:
+    """The log with the row of T: x_T, phi(x_T) and lambda_T = grad phi. `pulled`: shapes of what a step gives."""
+    state, cost, costate = jax.lax.stop_gradient((state, cost, costate))
+    derivative = trees.largest(costate)
+    row = _row(trees.norm(costate), trees.largest(state), 0.0, cost, True, True, derivative, 0.0, derivative, 0.0)
+    rows = jnp.zeros((horizon + 1, len(_COLUMNS)), row.dtype).at[horizon].set(row)
+    return Log(rows, None if pulled.health is None else trees.zeros_of(pulled.health.singular))
+
+
+def record(log: Log, point: Point, cost: Array, costate: PyTree, health: StepHealth | None) -> Log:
+    """The log with the row of step t: what is seen at `point`, l_t and lambda_t."""
+    # The roots of these norms have no derivative at zero, which must not reach one who differentiates a sweep.
+    state, after, before = trees.split(point.state)[0], point.costate_next, costate
+    cotangent, running, control = point.gradient_cotangent, point.running_gradient, point.control_gradient
+    log, state, after, before, cotangent, running, control, cost, health = jax.lax.stop_gradient(
+        (log, state, after, before, cotangent, running, control, cost, health)
+    )
+    row = _row(
+        trees.norm(before),
+        trees.largest(state),
+        trees.norm(after) if health is None else health.costate_norm,
+        cost,
+        True if health is None else health.loss_finite,
+        True if health is None else health.gradient_finite,
+        trees.largest(running),
+        trees.largest(cotangent),
+        trees.largest(before),
+        trees.largest(control),
+    )
+    singular = None if health is None else jax.tree.map(jnp.maximum, log.singular, health.singular)
+    return Log(trees.put(log.rows, row, point.t), singular)
+
+
+def _row(*numbers: ArrayLike) -> Array:
+    dtype = jnp.zeros(()).dtype
+    return jnp.stack([jnp.asarray(number).astype(dtype) for number in numbers])
+
+
+def health_of(log: Log) -> Health:
+    """The log of all steps, read: what was first not finite, in the order of `Status`."""
+    columns = dict(zip(_COLUMNS, log.rows.T, strict=True))
+    finite = {name: jnp.isfinite(column) for name, column in columns.items()}
+    # (what, bad at node t, in its order within a step)
+    forward = [
+        (Status.STATE_NOT_FINITE, ~finite["state_size"]),
+        (Status.COST_NOT_FINITE, ~finite["cost"]),
+        (Status.LOSS_NOT_FINITE, columns["loss_finite"] == 0),
+        (Status.GRADIENT_NOT_FINITE, columns["gradient_finite"] == 0),
+    ]
+    backward = [
+        (Status.COST_DERIVATIVE_NOT_FINITE, ~finite["cost_derivative"]),
+        (Status.STEP_DERIVATIVE_NOT_FINITE, ~finite["cotangent"]),
+        (Status.COSTATE_NOT_FINITE, ~finite["costate"]),
+        (Status.CONTROL_GRADIENT_NOT_FINITE, ~finite["control_gradient"]),
+    ]
+    ahead, at_ahead = _first(forward)
+    behind, at_behind = _first([(status, bad[::-1]) for status, bad in backward])
+    nodes = len(log.rows)
+    at_behind = jnp.where(behind == Status.OK, -1, nodes - 1 - at_behind)
+    zero = jnp.where(jnp.all(columns["control_gradient"][:-1] == 0), Status.CONTROL_GRADIENT_ZERO, Status.OK)
+    status = jnp.where(ahead > 0, ahead, jnp.where(behind > 0, behind, zero)).astype(jnp.int32)
+    step = jnp.where(ahead > 0, at_ahead, at_behind).astype(jnp.int32)
+    return Health(status, step, columns["norm"], columns["state_size"], columns["parameter_norm"][:-1], log.singular)
+
+
+def _first(found: list[tuple[Status, Array]]) -> tuple[Array, Array]:
+    """(status, node) of the first node at which one is bad, OK and -1 where none is; the first in the list wins."""
+    bad = jnp.stack([flags for _, flags in found], axis=1)
+    node = jnp.argmax(jnp.any(bad, axis=1))
+    statuses = jnp.asarray([status for status, _ in found])
+    status = statuses[jnp.argmax(bad[node])]
+    some = jnp.any(bad)
+    return jnp.where(some, status, Status.OK), jnp.where(some, node, -1)
