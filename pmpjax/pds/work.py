@@ -18,6 +18,7 @@ from pmpjax.pds.pretrain import load_curves
 from pmpjax.pds.proxy import load_proxy
 from pmpjax.pds.receding import load_receding
 from pmpjax.pds.select import load_selections
+from pmpjax.runs import fingerprint
 from pmpjax.train.mesh import make_mesh
 
 
@@ -73,7 +74,18 @@ class Work:
         return {"prepare": self.data.counts, **found}
 
 
-@functools.lru_cache(maxsize=1)
 def load_data(folder: Path) -> Prepared:
-    """What `prepare` left in a folder, kept in memory for the next stage."""
+    """What the stage `prepare` left in a folder, kept in memory for the next stage.
+
+    The folder is read again as soon as it holds something else, as after `prepare` has been built anew.
+
+    Raises:
+        RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.
+    """
+    return _load_data(folder, fingerprint(folder))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(folder: Path, content: str) -> Prepared:
+    # `content` only tells apart what one folder held at different times. The folder counts too: texts are read from it.
     return load_prepared(folder)

@@ -7,6 +7,7 @@ which draws nothing does not wait for matplotlib.
 from pmpjax.runs.configs import stored_config as stored_config
 from pmpjax.runs.directory import Run as Run
 from pmpjax.runs.directory import RunError as RunError
+from pmpjax.runs.directory import fingerprint as fingerprint
 from pmpjax.runs.directory import open_run as open_run
 from pmpjax.runs.directory import versions as versions
 from pmpjax.runs.files import atomic as atomic
@@ -19,6 +20,7 @@ __all__ = [
     "Run",
     "RunError",
     "atomic",
+    "fingerprint",
     "open_run",
     "read_arrays",
     "stored_config",

@@ -189,6 +189,31 @@ def versions() -> dict[str, str]:
     return found
 
 
+def fingerprint(path: Path | str) -> str:
+    """A digest of what a file or folder holds; of a whole stage the one in its manifest, which costs no reading.
+
+    Raises `RunError` where there is nothing.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder / "x.json", 1)
+    >>> before = fingerprint(folder)
+    >>> write_json(folder / "x.json", 2)
+    >>> before == fingerprint(folder)
+    False
+    """
+    path = Path(path)
+    if (path / _MANIFEST).exists():
+        manifest = _read(path / _MANIFEST)
+        if "fingerprint" in manifest:
+            return manifest["fingerprint"]
+    if path.is_dir():
+        return _digest(_list_files(path))
+    if path.is_file():
+        return sha256(path)
+    raise RunError(f"input {path} does not exist; name a file or folder that does")
+
+
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     with open(directory / _LOCK, "a+", encoding="utf-8") as file:
@@ -238,7 +263,7 @@ def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any],
 def _deciding(config: Any, inputs: Mapping[str, Path | str] | None) -> dict[str, Any]:
     return {
         "config": plain({} if config is None else config),
-        "inputs": {key: _fingerprint(Path(path)) for key, path in (inputs or {}).items()},
+        "inputs": {key: fingerprint(path) for key, path in (inputs or {}).items()},
     }
 
 
@@ -267,18 +292,6 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise RunError(
                 f"{path} {state}, its manifest says {entry['size']} bytes; delete {folder} to build it again"
             )
-
-
-def _fingerprint(path: Path) -> str:
-    if (path / _MANIFEST).exists():
-        manifest = _read(path / _MANIFEST)
-        if "fingerprint" in manifest:
-            return manifest["fingerprint"]
-    if path.is_dir():
-        return _digest(_list_files(path))
-    if path.is_file():
-        return sha256(path)
-    raise RunError(f"input {path} does not exist")
 
 
 def _digest(value: Any) -> str:

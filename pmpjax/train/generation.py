@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from pmpjax.models import Decoder, Rows, generate, load_pretrained
+from pmpjax.models.tensor_files import read_json
 from pmpjax.runs import RunError
 
 _FILES = ("config.json", "tokenizer.json")  # and the parameters, in one file or several
@@ -20,7 +21,8 @@ class GenerateConfig:
 
     Attributes:
         checkpoint: run directory of `pmpjax train`, or a Hugging Face folder that has a tokenizer.json.
-        prompt: the text to go on from.
+        prompt: the text to go on from. What the folder's tokenizer puts before a text, such as a beginning-of-text
+            token, comes before it; a special token's name inside it is text.
         tokens: to write at most; the end of a document ends the text.
         temperature: 0 takes the most probable token each time; 1 draws as the model says.
         top_k: only the k most probable tokens count; 0 takes all.
@@ -50,13 +52,12 @@ def run_generate(config: GenerateConfig) -> str:
 
     Raises:
         RunError: the folder holds no exported model; says which file is missing.
-        FileNotFoundError, ValueError: its files are not those of one model; names the tensor.
+        FileNotFoundError, ValueError: its files are not those of one model; names the tensor or the file.
         ValueError: the prompt has no token, or prompt and text are longer than the model's positions.
     """
     folder = exported(config.checkpoint)
     decoder_config, params = load_pretrained(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return write_on(Decoder(decoder_config), params, tokenizer, config)
+    return write_on(Decoder(decoder_config), params, folder_tokenizer(folder), config)
 
 
 def exported(folder: Path) -> Path:
@@ -74,12 +75,57 @@ def exported(folder: Path) -> Path:
     )
 
 
+def folder_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder, which begins a text as the folder's model expects it.
+
+    What tokenizer.json puts before a text stays. Where tokenizer_config.json sets `add_bos_token`, its `bos_token` (or
+    that of special_tokens_map.json) comes first, and nothing else is added, as transformers does for Llama. A prompt is
+    encoded whole: truncation and padding that the file asks for are switched off.
+
+    Raises:
+        ValueError: a file is no JSON object or no tokenizer; a bos_token is asked for and not named, or has no id.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise ValueError(f"{path} is not a tokenizer.json ({error}); copy the file again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    if not settings.get("add_bos_token"):
+        return tokenizer
+    names = folder / "special_tokens_map.json"
+    token = settings.get("bos_token") or (read_json(names) if names.is_file() else {}).get("bos_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    found = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    if found is None:
+        raise ValueError(
+            f"{path}: add_bos_token is true and bos_token is {content!r}, expected a token of tokenizer.json; name it "
+            "there, or set add_bos_token to false"
+        )
+    first = {"id": "first", "ids": [found], "tokens": [content]}
+    tokenizer.post_processor = processors.TemplateProcessing(single="first $A", special_tokens=[first])  # pyright: ignore[reportAttributeAccessIssue]
+    return tokenizer
+
+
 def write_on(decoder: Decoder, params: Any, tokenizer: Tokenizer, config: GenerateConfig) -> str:
-    """The prompt and up to `config.tokens` further tokens, cut at the end of the document."""
+    """The prompt and up to `config.tokens` further tokens, cut at the end of the document.
+
+    The model also reads what the tokenizer puts before a text; what it puts behind one would end it, and is left out.
+    """
     tokenizer.encode_special_tokens = True  # a special token's text in the prompt is text
-    ids = tokenizer.encode(config.prompt, add_special_tokens=False).ids
-    if not ids:
+    encoding = tokenizer.encode(config.prompt)
+    of_text = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence is not None]
+    if not of_text:
         raise ValueError("the prompt has no token; give at least one character")
+    begin, ids = of_text[0], encoding.ids[: of_text[-1] + 1]
+    if max(ids) >= decoder.config.vocabulary:
+        raise ValueError(
+            f"the tokenizer gives the prompt the id {max(ids)}, the model's go up to {decoder.config.vocabulary - 1}; "
+            "give the tokenizer.json that it was trained with"
+        )
     prompts = Rows(np.asarray([ids], np.int32), np.asarray([len(ids)], np.int32))
     drawn = generate(
         decoder,
@@ -95,4 +141,4 @@ def write_on(decoder: Decoder, params: Any, tokenizer: Tokenizer, config: Genera
     special = {token for token, content in tokenizer.get_added_tokens_decoder().items() if content.special}
     ends = [place for place, token in enumerate(written) if token in special]
     # Decoded together: some tokenizers drop the space before the first token of what they decode.
-    return tokenizer.decode([*ids, *(written[: ends[0]] if ends else written)])
+    return tokenizer.decode([*ids[begin:], *(written[: ends[0]] if ends else written)])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from tokenizers import Tokenizer
 
 from pmpjax.data import PackedRows, token_stream
 from pmpjax.models import (
@@ -227,15 +228,22 @@ def build_train(
 def build_export(
     decoder: DecoderConfig, corpus: Path, counts: Mapping[str, Any], trained: Path, length: int, folder: Path
 ) -> None:
-    """Fills `folder` with the model in the Hugging Face format: `AutoModelForCausalLM.from_pretrained(folder)`."""
+    """Fills `folder` with the model in the Hugging Face format: `AutoModelForCausalLM.from_pretrained(folder)`.
+
+    Its tokenizer encodes as the corpus was encoded: one that puts tokens of its own around a text does so no longer.
+    """
     written = folder / "written"  # the format's writer wants a folder of its own
+    tokenizer = folder / "tokenizer.json"
+    shutil.copyfile(corpus / "tokenizer.json", tokenizer)
+    if Tokenizer.from_file(str(tokenizer)).num_special_tokens_to_add(False):
+        write_json(tokenizer, json.loads(tokenizer.read_text(encoding="utf-8")) | {"post_processor": None})
     shutil.rmtree(written, ignore_errors=True)
     save_pretrained(
         written,
         decoder,
         load_trained(trained),
         end_of_document=counts["end_of_document"],
-        tokenizer=corpus / "tokenizer.json",
+        tokenizer=tokenizer,
         max_length=length,
     )
     for path in sorted(written.iterdir()):

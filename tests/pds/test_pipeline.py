@@ -1,6 +1,7 @@
 """The whole pipeline on a corpus with a known answer, killed and resumed."""
 
 import dataclasses
+import functools
 import html
 import json
 import os
@@ -14,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pmpjax.cli import main
 from pmpjax.data import load_prepared
-from pmpjax.pds import PDSConfig, checks, receding, run, run_stage
+from pmpjax.pds import PDSConfig, checks, pipeline, receding, run, run_stage
 from pmpjax.pds.checks import check_scores
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.fit import FitConfig, build_fit
@@ -24,7 +26,7 @@ from pmpjax.pds.proxy import ProxyConfig
 from pmpjax.pds.select import SelectConfig, load_selections
 from pmpjax.pds.stages import stages_of
 from pmpjax.pds.sweep import SolveConfig
-from pmpjax.runs import RunError, stored_config
+from pmpjax.runs import RunError, open_run, stored_config, write_json
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, write_texts
@@ -221,6 +223,172 @@ def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole,
     assert not np.array_equal(chosen["dsir", 0], chosen["dsir", 1]), "each seed draws its own Gumbel noise"
     page = (out / "report" / "report.html").read_text()
     assert "Methods at equal budgets" in page and "gradient similarity" in page and "DSIR" in page
+
+
+FIRST = ("prepare", "proxy", "solve", "fit", "score")
+ALL = (*FIRST, "select", "pretrain", "evaluate", "report")
+RIVALS = ("dsir", "rho-loss")
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Stages that write what they were made from, and at once; the names of those that were built, in their order."""
+    names = []
+
+    def build(name, stage, work):
+        names.append(name)
+        inputs = {other: (work.folders[other] / "made.json") for other in stage.inputs if other in work.folders}
+        made = {"config": stage.decided(work.config)} | {
+            other: json.loads(path.read_text()) for other, path in inputs.items()
+        }
+        write_json(work.folder / "made.json", made)
+
+    def stages(config):
+        return {
+            name: stage._replace(build=functools.partial(build, name, stage))
+            for name, stage in stages_of(config).items()
+        }
+
+    monkeypatch.setattr(pipeline, "stages_of", stages)
+    monkeypatch.setattr(pipeline, "_finish", lambda *_: {})
+    return names
+
+
+def changed(**changes):
+    """A run of settings that differ from the default's; `select.ratio` is written select__ratio."""
+    settings = PDSConfig()
+    for name, value in changes.items():
+        stage, _, field = name.partition("__")
+        settings = dataclasses.replace(
+            settings, **{stage: dataclasses.replace(getattr(settings, stage), **{field: value}) if field else value}
+        )
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "taken"),
+    [
+        ({}, {}, ALL),
+        ({}, {"seeds": 5}, FIRST),
+        ({}, {"select__ratio": 0.2}, FIRST),
+        ({}, {"rivals": RIVALS}, FIRST),  # select, pretrain, evaluate and report are another's without the rivals
+        ({"seeds": 5}, {"seeds": 5, "rivals": RIVALS}, FIRST),
+        ({}, {"seeds": 5, "rivals": RIVALS}, FIRST),
+        ({}, {"mpc": 30}, (*FIRST, "select", "pretrain")),
+        ({"mpc": 30}, {}, (*FIRST, "select", "pretrain")),
+        ({"mpc": 30}, {"mpc": 60}, (*FIRST, "select", "pretrain")),
+        ({"rivals": RIVALS}, {}, FIRST),
+        ({"rivals": RIVALS}, {"rivals": RIVALS[:1]}, FIRST),
+        ({"rivals": RIVALS}, {"rivals": RIVALS, "select__ratio": 0.2}, (*FIRST, "rivals")),
+        ({"rivals": RIVALS, "mpc": 30}, {"rivals": RIVALS}, (*FIRST, "rivals", "select", "pretrain")),
+        (
+            {"rivals": RIVALS, "mpc": 30},
+            {"rivals": RIVALS, "mpc": 30},
+            (*FIRST, "rivals", *ALL[5:7], "receding", *ALL[7:]),
+        ),
+        ({}, {"pretrain__steps": 300}, (*FIRST, "select")),
+        ({}, {"fit__epochs": 7}, FIRST[:3]),
+        ({}, {"solve__steps": 8, "rivals": RIVALS}, FIRST[:2]),
+        ({}, {"seed": 1}, ()),
+    ],
+)
+def test_of_a_whole_run_what_is_equal_is_taken_and_nothing_else(before, now, taken, built, tmp_path):
+    earlier, out, fresh = tmp_path / "earlier", tmp_path / "out", tmp_path / "fresh"
+    run(changed(**before), earlier)
+    built.clear()
+    run(changed(**now), out, earlier)
+    stages = list(stages_of(changed(**now)))
+    assert built == [name for name in stages if name not in taken]
+    run(changed(**now), fresh)
+    for name in stages:
+        assert (out / name / "made.json").read_bytes() == (fresh / name / "made.json").read_bytes(), name
+
+
+def test_a_stage_whose_inputs_were_built_here_is_taken_when_they_came_out_equal(built, tmp_path):
+    earlier, out = tmp_path / "earlier", tmp_path / "out"
+    run(changed(), earlier)
+    (earlier / "solve").rename(tmp_path / "solve")  # the earlier run has lost it: it is made again, to the same bytes
+    built.clear()
+    run(changed(), out, earlier)
+    assert built == ["solve"]
+
+
+def test_a_run_that_takes_stages_goes_on_after_a_kill(built, tmp_path, monkeypatch):
+    earlier, out, whole = tmp_path / "earlier", tmp_path / "out", changed(rivals=RIVALS)
+    run(changed(), earlier)
+    built.clear()
+    stages = pipeline.stages_of
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    for name in ("rivals", "pretrain"):
+
+        def killing(config, name=name):
+            return stages(config) | {name: stages(config)[name]._replace(build=killed)}
+
+        monkeypatch.setattr(pipeline, "stages_of", killing)
+        with pytest.raises(KeyboardInterrupt):
+            run(whole, out, earlier)
+    monkeypatch.setattr(pipeline, "stages_of", stages)
+    run(whole, out, earlier)
+    assert built == ["rivals", "select", "pretrain", "evaluate", "report"]
+
+
+def test_a_stage_by_itself_takes_what_it_reads_from_another_run(built, tmp_path):
+    earlier, out, compared = tmp_path / "earlier", tmp_path / "out", changed(rivals=RIVALS)
+    run(changed(), earlier)
+    built.clear()
+    with pytest.raises(RunError, match=rf"select reads what rivals makes.*`pmpjax pds rivals --out {out}` first"):
+        run_stage(compared, out, "select", earlier)
+    assert built == [] and {path.name for path in out.iterdir() if path.is_dir()} == set(FIRST)
+    run_stage(compared, out, "rivals")
+    run_stage(compared, out, "select", earlier)
+    assert built == ["rivals", "select"]
+    other = tmp_path / "other"
+    assert run_stage(changed(), other, "evaluate", earlier) == other / "evaluate" and built == ["rivals", "select"]
+
+
+def test_a_stage_that_is_gone_is_named_with_the_one_that_reads_it(built, tmp_path):
+    out = tmp_path / "out"
+    run(changed(), out)
+    shutil.rmtree(out / "score")
+    with pytest.raises(RunError, match=r"select reads what score makes, and .* has none"):
+        run_stage(changed(), out, "pretrain")
+    built.clear()
+    run_stage(changed(), out, "fit")  # goes back to nothing that is missing
+    run_stage(changed(), out, "score")
+    run_stage(changed(), out, "pretrain")
+    assert built == ["score"]
+
+
+def test_stages_are_taken_from_a_run_of_this_pipeline_alone(built, tmp_path):
+    earlier, out = tmp_path / "earlier", tmp_path / "out"
+    with open_run(earlier, "pds noise", {"share": 0.01}):
+        pass
+    with pytest.raises(RunError, match=r"manifest\.json is of the command 'pds noise', expected 'pds'; name the --out"):
+        run(changed(), out, earlier)
+    (earlier / "manifest.json").write_text("{}")
+    with pytest.raises(RunError, match=r"manifest\.json names no command"):
+        run(changed(), out, earlier)
+    assert not out.exists()
+
+
+def test_compare_of_a_finished_run_makes_no_second_sweep(whole, tmp_path, capsys):
+    """README's own use, on the corpus with a known answer."""
+    out, earlier = tmp_path / "run", whole[0]
+    short = ["--pretrain.steps", "12", "--pretrain.decay", "0"]
+    taken = ["--stages-from", str(earlier), "--out", str(out)]
+    assert main(["pds", "compare", "--rivals", "dsir", "--seeds", "1", *short, *taken]) == 0
+    assert "DSIR" in capsys.readouterr().out
+    for name in stages_of(changed(rivals=("dsir",))):
+        manifests = [folder / name / "manifest.json" for folder in (out, earlier)]
+        same = manifests[1].exists() and manifests[0].samefile(manifests[1])
+        assert same == (name in FIRST), name
+    chosen, before = load_selections(out / "select"), load_selections(earlier / "select")
+    assert set(chosen) == {("pds", 0), ("random", 0), ("dsir", 0)}
+    np.testing.assert_array_equal(chosen["pds", 0], before["pds", 0])
+    assert set(json.loads((out / "compare.json").read_text())) == {"pds", "random", "dsir"}
 
 
 def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, monkeypatch):

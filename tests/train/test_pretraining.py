@@ -7,17 +7,18 @@ import math
 import jax
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, processors
 
 from pmpjax.data import PackedRows
 from pmpjax.models import Decoder, Rows, load_pretrained, mean_token_loss
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
-from pmpjax.train import MeshConfig, OptimizerConfig
+from pmpjax.train import MeshConfig, OptimizerConfig, generation
 from pmpjax.train import pretraining as module
 from pmpjax.train.corpus import CorpusConfig
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
-from pmpjax.train.pretraining import TrainConfig, load_trained, run
+from pmpjax.train.pretraining import TrainConfig, build_export, load_trained, run
 from pmpjax.train.utilisation import peak_flops
 from tests.pds.synthetic import write_texts
 
@@ -88,6 +89,32 @@ def test_the_export_is_the_trained_model_with_its_tokenizer(config, whole):
     assert text.startswith("the gradient")
     again = run(dataclasses.replace(config, sample="the gradient"), out)
     assert again["sample"].startswith("the gradient") and "sample" not in metrics
+
+
+def test_the_exports_tokenizer_begins_no_text_as_the_corpus_began_none(config, whole, tmp_path, monkeypatch):
+    out, metrics = whole
+    tokenizer = Tokenizer.from_file(str(out / "corpus" / "tokenizer.json"))
+    plain = tokenizer.encode("the gradient", add_special_tokens=False).ids
+    ends = processors.TemplateProcessing(single="<|end|> $A <|end|>", special_tokens=[("<|end|>", 0)])
+    tokenizer.post_processor = ends  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizer.encode("the gradient").ids == [0, *plain, 0]
+    decoder = config.model.decoder(metrics["corpus"]["vocabulary"])
+    (tmp_path / "export").mkdir()
+    build_export(decoder, tmp_path, metrics["corpus"], out / "train", 16, tmp_path / "export")
+    given = []
+
+    def record(_, params, prompts, steps, **kept):
+        given.extend(prompts.tokens[0].tolist())
+        return np.zeros((1, steps), np.int32)
+
+    monkeypatch.setattr(generation, "generate", record)
+    for folder in (tmp_path / "export", out):
+        given.clear()
+        run_generate(GenerateConfig(folder, "the gradient"))
+        assert given == plain
+    exported = Tokenizer.from_file(str(tmp_path / "export" / "tokenizer.json"))
+    assert exported.encode("the gradient").ids == plain and exported.decode(plain) == "the gradient"
 
 
 def test_a_model_that_no_export_holds_is_refused_before_training(config, tmp_path, monkeypatch):
