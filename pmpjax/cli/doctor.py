@@ -35,7 +35,7 @@ def _memory() -> str:
 
     import jax
 
-    names = os.sysconf_names
+    names = getattr(os, "sysconf_names", {})  # not on Windows
     if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
         host = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB host"
     else:
