@@ -6,7 +6,6 @@ DIR/.lock.pid   which process that is, for the message to others; decides nothin
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,11 +35,11 @@ def lock(directory: Path) -> Iterator[None]:
     False
     """
     holder = directory / _HOLDER
-    held = FileLock(directory / _LOCK, timeout=0)
+    if FileLock is SoftFileLock:  # a Python without the system's locks
+        raise _no_locks(directory, "this Python has none")
+    held = FileLock(directory / _LOCK, timeout=0, fallback_to_soft=False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some versions turn into a soft lock, and warn: refused below
-            held.acquire()
+        held.acquire()
     except Timeout as error:
         raise RunError(
             f"process {_pid(holder)} is working in {directory}; wait for it, stop it, or choose another folder"
@@ -48,14 +47,10 @@ def lock(directory: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise _no_locks(directory, str(error)) from error
     try:
-        if isinstance(held, SoftFileLock):
-            raise _no_locks(directory, "only files that exist or do not")
         holder.write_text(str(os.getpid()), encoding="utf-8")
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
+        yield
     finally:
+        holder.unlink(missing_ok=True)
         held.release()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import SoftFileLock
 
 from pmpjax.runs import RunError
 from pmpjax.runs.lock import lock
@@ -63,3 +64,10 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
             pass
     with lock(tmp_path):  # what was tried leaves nothing that stands in the way
         pass
+
+
+def test_a_python_without_locks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pmpjax.runs.lock.FileLock", SoftFileLock)
+    with pytest.raises(RunError, match=r"cannot lock .*\.lock"), lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
