@@ -158,9 +158,9 @@ def test_nothing_committed_knows_the_machine():
         assert not re.search(r"/(?:work|home|root|Users)/", path.read_text()), path
 
 
-# Windows has none of these.
+# Windows has none of these; asyncio is imported first, because its half for Unix needs them.
 WITHOUT_UNIX = """
-import importlib, os, pkgutil, signal, sys
+import asyncio, importlib, os, pkgutil, signal, sys
 for module in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[module] = None
 for owner, names in ((signal, ("SIGHUP", "SIGKILL", "SIGPIPE")), (os, ("fork", "getuid", "sysconf", "sysconf_names"))):
