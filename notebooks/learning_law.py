@@ -8,6 +8,23 @@
 # \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$: what example $n$ is worth at step $t$.
 
 # %%
+import subprocess
+import sys
+from pathlib import Path
+
+CLONE_FROM = ""  # what git can clone, where Colab has opened this notebook alone; empty: it lies in a clone
+
+if "google.colab" in sys.modules:  # nothing is installed anywhere else
+    if CLONE_FROM:
+        subprocess.run(["git", "clone", "--depth", "1", CLONE_FROM, "pmpjax-clone"], check=True)
+    here = Path("pmpjax-clone" if CLONE_FROM else ".").resolve()
+    clone = next((folder for folder in (here, *here.parents) if (folder / "pmpjax" / "__init__.py").exists()), None)
+    if clone is None:
+        raise FileNotFoundError(f"no clone of pmpjax around {here}: set CLONE_FROM, or %cd into a clone")
+    # Without the lock, which would take the place of the JAX that fits Colab's accelerator.
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clone)], check=True)
+
+# %%
 import jax
 import numpy as np
 from matplotlib.figure import Figure

@@ -9,8 +9,25 @@
 #
 # Below: a corpus from what is installed here (docstrings, code, licences, data), scipy's reference documentation as
 # the desired domain, and each stage opened up. It is a quarter of the text and under half of the training of
-# `pmpjax pds run`, which takes eight minutes on two cores; this takes four. On Colab choose a TPU or GPU, install
-# pmpjax from its repository, and take `config = PRESETS["colab-tpu"]` of `pmpjax.pds.presets`.
+# `pmpjax pds run`, which takes eight minutes on two cores; this takes four. On Colab choose a TPU or GPU, and take
+# `config = PRESETS["colab-tpu"]` of `pmpjax.pds.presets`.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+CLONE_FROM = ""  # what git can clone, where Colab has opened this notebook alone; empty: it lies in a clone
+
+if "google.colab" in sys.modules:  # nothing is installed anywhere else
+    if CLONE_FROM:
+        subprocess.run(["git", "clone", "--depth", "1", CLONE_FROM, "pmpjax-clone"], check=True)
+    here = Path("pmpjax-clone" if CLONE_FROM else ".").resolve()
+    clone = next((folder for folder in (here, *here.parents) if (folder / "pmpjax" / "__init__.py").exists()), None)
+    if clone is None:
+        raise FileNotFoundError(f"no clone of pmpjax around {here}: set CLONE_FROM, or %cd into a clone")
+    # Without the lock, which would take the place of the JAX that fits Colab's accelerator.
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clone)], check=True)
 
 # %%
 import tempfile

@@ -15,5 +15,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Double precision inside the test, for identities."""
-    with jax.enable_x64(True):
+    from tests.oracles import double_precision  # imports pmpjax, hence after the hook
+
+    with double_precision():
         yield

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -43,8 +44,10 @@ def execute_apart(name: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str
         "import json, sys; from tests.notebooks import execute; names, shown = execute(sys.argv[1]); "
         "print(json.dumps([{name: names[name] for name in sys.argv[2:]}, shown], default=float))"
     )
-    command = [sys.executable, "-W", "error", "-c", code, name, *wanted]
-    done = subprocess.run(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=True)
+    # What this process lets pass that one may too; PYTHONWARNINGS would come before "error", whose word would be last.
+    command = [sys.executable, "-W", "error", *(f"-W{option}" for option in sys.warnoptions), "-c", code, name, *wanted]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     names, shown = json.loads(done.stdout.splitlines()[-1])
     return names, shown
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,15 @@ import optax
 from jaxtyping import Array, PyTree
 
 import pmpjax as pmp
+
+
+def double_precision() -> AbstractContextManager[None]:
+    """A context with float64, for identities; JAX before 0.8 has it under another name."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
 
 
 class Classifier(NamedTuple):
@@ -127,11 +137,6 @@ def regulator(steps: int = 13) -> Regulator:
     a = 0.4 * jax.random.normal(keys[0], (4, 4), jnp.float64)
     b = jax.random.normal(keys[1], (4, 2), jnp.float64)
     return Regulator(a, b, positive(keys[2], 4), positive(keys[3], 2), jnp.eye(4), jnp.arange(1.0, 5.0), steps)
-
-
-def double_precision():
-    """A context with float64."""
-    return jax.enable_x64(True)
 
 
 def relative_error(found: PyTree, expected: PyTree) -> float:

@@ -94,14 +94,6 @@ def test_a_bug_is_one_line_unless_debug(capsys, monkeypatch):
         main(["doctor", "--debug"])
 
 
-def test_doctor_checks_a_sweep(capsys, monkeypatch):
-    assert main(["doctor"]) == 0
-    shown = capsys.readouterr().out
-    assert "cpu" in shown and "ok: relative error" in shown
-    monkeypatch.setattr(cli.doctor, "_sweep_error", lambda: 1e-3)
-    assert main(["doctor"]) == 1 and "FAILED" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_says_how_to_go_on(tmp_path, number, status):
     line = command("law", "perceptron", *TINY[:-2], "--sweeps", 1_000_000, "--out", tmp_path / "run")

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,25 @@ def test_the_readme_runs():
 def test_nothing_committed_knows_the_machine():
     for path in (*MODULES.values(), ROOT / "README.md", ROOT / "pyproject.toml"):
         assert not re.search(r"/(?:work|home|root|Users)/", path.read_text()), path
+
+
+# Windows has none of these; asyncio is imported first, because its half for Unix needs them.
+WITHOUT_UNIX = """
+import asyncio, importlib, os, pkgutil, signal, sys
+for module in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[module] = None
+for owner, names in ((signal, ("SIGHUP", "SIGKILL", "SIGPIPE")), (os, ("fork", "getuid", "sysconf", "sysconf_names"))):
+    for name in names:
+        delattr(owner, name)
+import pmpjax
+from pmpjax import cli
+for module in pkgutil.walk_packages(pmpjax.__path__, "pmpjax."):
+    if module.name != "pmpjax.__main__":
+        importlib.import_module(module.name)
+sys.exit(cli.main(["--version"]) or cli.doctor._memory() == "")
+"""
+
+
+def test_every_module_imports_where_unix_is_not():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("pmpjax "), done.stderr[-2000:]

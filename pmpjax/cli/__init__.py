@@ -56,7 +56,7 @@ def _run(name: tuple[str, ...], arguments: list[str], directories: list[Path], s
         return status
     except BrokenPipeError:  # `pmpjax pds run --help | head`: nobody reads on, and nobody needs to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be flushed at exit
-        return 128 + signal.SIGPIPE
+        return 128 + getattr(signal, "SIGPIPE", 13)  # Windows has no name for it
     except KeyboardInterrupt:
         if directories:
             _say(f"stopped; the run is in {directories[-1]}, and the same command goes on from there")

@@ -38,7 +38,10 @@ def laid(x: Float[Array, "..."], axis: str) -> Float[Array, "..."]:
 
     Left to itself the partitioner follows the weights and cuts the features: every device then computes all rows.
     """
-    return cast(Array, with_logical_constraint(x, (axis, *(None,) * (x.ndim - 1))))
+    # JAX 0.7 does not look for the mesh in this context by itself when it is given a PartitionSpec: name it.
+    mesh = jax.sharding.get_abstract_mesh()
+    named: Any = None if mesh.empty else mesh
+    return cast(Array, with_logical_constraint(x, (axis, *(None,) * (x.ndim - 1)), mesh=named))
 
 
 class Dense(nn.Module):

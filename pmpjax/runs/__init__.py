@@ -6,7 +6,6 @@ which draws nothing does not wait for matplotlib.
 
 from pmpjax.runs.configs import stored_config as stored_config
 from pmpjax.runs.directory import Run as Run
-from pmpjax.runs.directory import RunError as RunError
 from pmpjax.runs.directory import fingerprint as fingerprint
 from pmpjax.runs.directory import open_run as open_run
 from pmpjax.runs.directory import versions as versions
@@ -15,6 +14,7 @@ from pmpjax.runs.files import read_arrays as read_arrays
 from pmpjax.runs.files import write_arrays as write_arrays
 from pmpjax.runs.files import write_json as write_json
 from pmpjax.runs.files import write_text as write_text
+from pmpjax.runs.lock import RunError as RunError
 
 __all__ = [
     "Run",

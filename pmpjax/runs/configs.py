@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pmpjax.runs.directory import RunError
+from pmpjax.runs.lock import RunError
 
 Config = TypeVar("Config")
 

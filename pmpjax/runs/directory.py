@@ -1,12 +1,11 @@
 """Run directories: one lock, one manifest, and stages that are whole or absent.
 
-DIR/.lock                     held (flock) while a process works here; the kernel lets go when it dies
+DIR/.lock                     held while a process works here (`pmpjax.runs.lock`)
 DIR/manifest.json             command, config, seed, versions, created
 DIR/<stage>.partial/          what a stage has written so far; kept after a kill, for the stage to go on from
 DIR/<stage>/manifest.json     config, fingerprints of inputs, files with sizes and sha256, seconds, fingerprint
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,15 +22,11 @@ from typing import Any
 
 from pmpjax.runs.files import flush, plain, sha256, write_json
 from pmpjax.runs.interrupt import check
+from pmpjax.runs.lock import RunError, lock
 
 _MANIFEST = "manifest.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
-_LOCK = ".lock"
 _MEND = "give the old values to go on with it, choose another folder, or delete this one to begin again"
-
-
-class RunError(Exception):
-    """Something about a run directory that its user can mend; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,7 @@ def open_run(directory: Path | str, command: str, config: Any, *, mend: str = _M
             raise RunError(
                 f"{directory} is not a run directory: it has {foreign[0]!r} but no {_MANIFEST}; choose an empty folder"
             )
-    with _lock(directory):
+    with lock(directory):
         wanted = {"command": command, "config": plain(config)}
         if path.exists():
             _refuse_changes(directory, _read(path), wanted, mend=mend)
@@ -212,23 +207,6 @@ def fingerprint(path: Path | str) -> str:
     if path.is_file():
         return sha256(path)
     raise RunError(f"input {path} does not exist; name a file or folder that does")
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    with open(directory / _LOCK, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            message = f"process {holder} is working in {directory}; wait for it, stop it, or choose another folder"
-            raise RunError(message) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-        file.truncate(0)
 
 
 def _read(path: Path) -> dict[str, Any]:

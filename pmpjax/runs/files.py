@@ -43,7 +43,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Asks the kernel to put a file, or a folder's list of names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"  # it has no such call for folders, and wants a file opened for writing
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pmpjax.runs.directory import RunError
 from pmpjax.runs.files import plain, write_text
+from pmpjax.runs.lock import RunError
 
 Derive = Callable[[int, Mapping[str, float]], Mapping[str, float]]
 

@@ -95,10 +95,10 @@ def partition(path: Sequence[str], rank: int) -> PartitionSpec:
     (tensor, fsdp), the biases of the former (tensor,). A leaf of more axes is a stack of layers and has whole leading
     axes. Optimizer state and costates have their parameters' paths at the end of theirs, hence the same partition.
 
-    >>> partition(("trunk", "layers_0", "query", "kernel"), 2), partition(("mu", "layers", "down", "kernel"), 3)
-    (P('fsdp', 'tensor'), P(None, 'tensor', 'fsdp'))
-    >>> partition(("trunk", "norm", "scale"), 1), partition(("count",), 0)
-    (P(), P())
+    >>> tuple(partition(("trunk", "layers_0", "query", "kernel"), 2))
+    ('fsdp', 'tensor')
+    >>> tuple(partition(("mu", "layers", "down", "kernel"), 3)), tuple(partition(("trunk", "norm", "scale"), 1))
+    ((None, 'tensor', 'fsdp'), ())
     """
     parent, name = ("", "", *path)[-2:]
     axes: tuple[str, ...] = ()

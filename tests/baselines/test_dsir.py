@@ -9,6 +9,7 @@ import pytest
 
 from pmpjax.baselines.dsir import dsir, hashed_ngrams
 from pmpjax.data import document_rows
+from tests.oracles import double_precision
 
 END = 0
 
@@ -55,7 +56,7 @@ def test_a_score_is_the_log_ratio_of_the_bags_over_documents_longer_than_a_row(s
     expected = [sum(count * log_ratio(gram) for gram, count in ngrams(d).items()) for d in source]
     if mean:
         expected = [value / max(1, ngrams(d).total()) for value, d in zip(expected, source, strict=True)]
-    with jax.enable_x64(True):  # so many buckets that no two of these n-grams share one
+    with double_precision():  # so many buckets that no two of these n-grams share one
         found = dsir(buckets=100_003, smoothing=smooth, mean=mean)(prepared, jax.random.key(0))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 

@@ -11,7 +11,7 @@ import pytest
 import pmpjax as pmp
 from pmpjax.control.conditions import frank_wolfe_gap, stationarity_residual
 from tests.control.small import small
-from tests.oracles import regulator
+from tests.oracles import double_precision, regulator
 
 NAMES = ("consistency", "stationarity", "gap", "kkt", "law", "convexity")
 
@@ -23,7 +23,7 @@ def verdicts(report):
 @functools.cache
 def solved_policy():
     """A small Learning Law problem in float64, solved."""
-    with jax.enable_x64(True):
+    with double_precision():
         plant = small(6, prox=pmp.prox.simplex)
         solution = pmp.solve(
             plant.problem,

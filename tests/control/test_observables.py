@@ -11,7 +11,7 @@ import pytest
 import pmpjax as pmp
 from pmpjax import observables as obs
 from tests.control.small import small
-from tests.oracles import OPTIMIZERS, relative_error
+from tests.oracles import OPTIMIZERS, double_precision, relative_error
 
 STEPS = 11
 
@@ -25,7 +25,7 @@ def observed(problem, x0, controls, inputs, observe):
 @functools.cache
 def momentum_sweep():
     """One run under momentum, looked at in every way that the tests below need; (plant, states, sweep)."""
-    with jax.enable_x64(True):
+    with double_precision():
         plant = small(optimizer=optax.sgd(0.1, momentum=0.9))
 
         def transport(point):

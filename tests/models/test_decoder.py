@@ -23,6 +23,7 @@ from pmpjax.models import (
 )
 from pmpjax.models.attention import Visible, attend
 from pmpjax.models.positions import rotate
+from tests.oracles import double_precision
 
 CONFIG = DecoderConfig(vocabulary=31, width=16, layers=1, heads=4, key_value_heads=2, hidden=24, loss_chunk=0)
 
@@ -119,7 +120,7 @@ def test_a_key_of_weight_zero_is_as_if_absent():
 
 @pytest.mark.parametrize("chunk", [4, 5, 24])
 def test_chunked_cross_entropy_equals_the_whole_one_in_value_and_derivatives(chunk):
-    with jax.enable_x64(True):
+    with double_precision():
         h = jax.random.normal(jax.random.key(0), (13, 6), jnp.float64)
         output = jax.random.normal(jax.random.key(1), (17, 6), jnp.float64)
         labels = jax.random.randint(jax.random.key(2), (13,), 0, 17)
@@ -149,7 +150,7 @@ def test_the_logits_of_all_tokens_are_kept_while_they_take_no_more_than_128_mega
 
 def test_the_jvp_of_the_gradient_is_its_finite_difference():
     config = DecoderConfig(31, 8, 1, 2, 1, 12, loss_chunk=8)
-    with jax.enable_x64(True):
+    with double_precision():
         decoder, params = decoder_and_params(config, jnp.float64)
         batch = rows()
         gradient = jax.jit(jax.grad(lambda p: example_losses(decoder)(p, batch).sum()))

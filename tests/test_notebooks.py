@@ -1,0 +1,58 @@
+"""The first cell of each notebook: it installs the clone around it on Colab, and does nothing elsewhere."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.notebooks import FOLDER, cells_of
+
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the first code cell, with this text replaced, and gives the commands that it ran."""
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+
+    def cell(name, **replaced):
+        text = next(text for kind, text in cells_of(name) if kind == "code")
+        for old, new in replaced.items():
+            assert f'{old} = ""' in text
+            text = text.replace(f'{old} = ""', f"{old} = {new!r}")
+        exec(compile(text, name, "exec"), {})
+        return commands
+
+    return cell
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_elsewhere_nothing_is_installed(name, run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    assert run(name) == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_on_colab_the_clone_around_it_is_installed(name, run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.chdir(FOLDER)
+    (command,) = run(name)
+    assert command[1:4] == ["-m", "pip", "install"] and command[-1] == str(FOLDER.parent)
+    assert not {"-e", "-c", "--upgrade"} & set(command)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="CLONE_FROM"):
+        run(name)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_on_colab_it_clones_first_where_an_address_is_given(name, run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "pmpjax-clone" / "pmpjax"
+    package.mkdir(parents=True)  # what git would make
+    (package / "__init__.py").touch()
+    clone, install = run(name, CLONE_FROM="somewhere")
+    assert clone[:2] == ["git", "clone"] and clone[-2:] == ["somewhere", "pmpjax-clone"]
+    assert install[-1] == str(tmp_path / "pmpjax-clone")
