@@ -126,7 +126,7 @@ def _sweep(
             costate=lam,
             value=value.astype(value_dtype(problem, transition, state)),
             buffers=recorder.start(seen),
-            log=start_log(horizon, moving, value, lam, pulled),
+            log=start_log(horizon, final, value, lam, pulled),
         )
 
     def visit(carry: _Carry, t: Array, x: PyTree, following: PyTree, pull: Any) -> _Carry:
@@ -140,4 +140,4 @@ def _sweep(
         )
 
     final, end = adjoint.reverse(transition, state, start, visit)
-    return Sweep(end.value, end.costate, end.buffers, health_of(end.log), final)
+    return Sweep(end.value, end.costate, end.buffers, health_of(end.log, problem, transition), final)

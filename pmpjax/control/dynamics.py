@@ -16,14 +16,11 @@ from pmpjax.control.prox import Prox, identity
 class StepHealth(NamedTuple):
     """What the reverse rule of a training step knows of its own numbers.
 
-    loss_finite, gradient_finite: of the losses of the step's examples, and of their weighted gradient; booleans.
     singular: for each parameter leaf the number of coordinates that were left out of `gradient_cotangent` although an
         example of the step has a gradient there. None for rules without singular points.
     costate_norm: |lambda_{t+1}| over the parameters alone, a scalar.
     """
 
-    loss_finite: Array
-    gradient_finite: Array
     singular: PyTree
     costate_norm: Array
 
@@ -53,6 +50,8 @@ class Dynamics(NamedTuple):
     pullback: optional cheaper reverse rule, (state, control, input) -> (next state, pull) with pull(lambda_{t+1}) ->
         `Pulled`, equal to what `jax.vjp` of `step` gives. `pull` is a pytree (such as `jax.tree_util.Partial`),
         because `Linearized` stores its leaves.
+    finite: optional, (state, control, input) -> whether the losses of a step are finite, and whether their gradient
+        is. Asked once, of the step at which a sweep stops being finite.
 
     Example:
         >>> import jax.numpy as jnp, pmpjax as pmp
@@ -64,6 +63,7 @@ class Dynamics(NamedTuple):
     init: Callable[..., PyTree]
     step: Callable[[PyTree, PyTree, PyTree], PyTree]
     pullback: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Callable[[PyTree], Pulled]]] | None = None
+    finite: Callable[[PyTree, PyTree, PyTree], tuple[Array, Array]] | None = None
 
 
 class Cost(NamedTuple):

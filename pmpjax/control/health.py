@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from pmpjax.control import trees
-from pmpjax.control.dynamics import Pulled, StepHealth
+from pmpjax.control.dynamics import Problem, Pulled, StepHealth, Transition
 from pmpjax.control.observables import Point
 
 
@@ -112,58 +112,55 @@ def _grew(norms: list[float]) -> float:
 class Log(NamedTuple):
     """What a sweep writes down of each step: one row of numbers a node t = 0 .. T, and the counts so far.
 
-    Rows instead of decisions in the loop, where a small operation costs as much as a small plant's step.
+    Few numbers in the loop, where a small operation costs as much as a small plant's step: details only where something
+    is not finite. last: the row written last. suspect: x_t of the step at which something stops being finite.
     """
 
     rows: Float[Array, "nodes columns"]
+    last: Float[Array, " columns"]
     singular: PyTree
+    suspect: PyTree
 
 
-_COLUMNS = (
-    "norm",
-    "state_size",
-    "parameter_norm",
-    "cost",
-    "loss_finite",
-    "gradient_finite",
-    "cost_derivative",
-    "cotangent",
-    "costate",
-    "control_gradient",
-)
+_COLUMNS = ("norm", "state_size", "parameter_norm", "cost", "control_gradient")
+_DETAILS = ("cost_derivative", "cotangent", "costate")
+_NORM, _STATE, _COSTATE = 0, 1, len(_COLUMNS) + 2
 
 
 def start_log(horizon: int, state: PyTree, cost: Array, costate: PyTree, pulled: Pulled) -> Log:
     """The log with the row of T: x_T, phi(x_T) and lambda_T = grad phi. `pulled`: shapes of what a step gives."""
-    state, cost, costate = jax.lax.stop_gradient((state, cost, costate))
+    moving, cost, costate = jax.lax.stop_gradient((trees.split(state)[0], cost, costate))
     derivative = trees.largest(costate)
-    row = _row(trees.norm(costate), trees.largest(state), 0.0, cost, True, True, derivative, 0.0, derivative, 0.0)
-    rows = jnp.zeros((horizon + 1, len(_COLUMNS)), row.dtype).at[horizon].set(row)
-    return Log(rows, None if pulled.health is None else trees.zeros_of(pulled.health.singular))
+    row = _row(trees.norm(costate), trees.largest(moving), 0.0, cost, 0.0, derivative, 0.0, derivative)
+    rows = jnp.zeros((horizon + 1, len(row)), row.dtype).at[horizon].set(row)
+    singular = None if pulled.health is None else trees.zeros_of(pulled.health.singular)
+    return Log(rows, row, singular, jax.lax.stop_gradient(state))
 
 
 def record(log: Log, point: Point, cost: Array, costate: PyTree, health: StepHealth | None) -> Log:
     """The log with the row of step t: what is seen at `point`, l_t and lambda_t."""
     # The roots of these norms have no derivative at zero, which must not reach one who differentiates a sweep.
-    state, after, before = trees.split(point.state)[0], point.costate_next, costate
-    cotangent, running, control = point.gradient_cotangent, point.running_gradient, point.control_gradient
-    log, state, after, before, cotangent, running, control, cost, health = jax.lax.stop_gradient(
-        (log, state, after, before, cotangent, running, control, cost, health)
-    )
-    row = _row(
-        trees.norm(before),
-        trees.largest(state),
-        trees.norm(after) if health is None else health.costate_norm,
+    log, point, cost, costate, health = jax.lax.stop_gradient((log, point._replace(pull=None), cost, costate, health))
+    seen = _row(
+        trees.norm(costate),
+        trees.largest(trees.split(point.state)[0]),
+        trees.norm(point.costate_next) if health is None else health.costate_norm,
         cost,
-        True if health is None else health.loss_finite,
-        True if health is None else health.gradient_finite,
-        trees.largest(running),
-        trees.largest(cotangent),
-        trees.largest(before),
-        trees.largest(control),
+        trees.largest(point.control_gradient),
     )
+
+    def detailed() -> tuple[Array, PyTree]:
+        parts = point.running_gradient, point.gradient_cotangent, costate
+        details = _row(*map(trees.largest, parts))
+        breaks = jnp.isfinite(seen[_STATE]) & ~jnp.isfinite(log.last[_STATE])
+        breaks |= jnp.isfinite(log.last[_COSTATE]) & ~jnp.isfinite(details[-1])
+        return details, trees.select(breaks, point.state, log.suspect)
+
+    fine = jnp.isfinite(seen[_NORM] + seen[_STATE] + log.last[_STATE])
+    details, suspect = jax.lax.cond(fine, lambda: (jnp.zeros(len(_DETAILS), seen.dtype), log.suspect), detailed)
+    row = jnp.concatenate([seen, details])
     singular = None if health is None else jax.tree.map(jnp.maximum, log.singular, health.singular)
-    return Log(trees.put(log.rows, row, point.t), singular)
+    return Log(trees.put(log.rows, row, point.t), row, singular, suspect)
 
 
 def _row(*numbers: ArrayLike) -> Array:
@@ -171,31 +168,30 @@ def _row(*numbers: ArrayLike) -> Array:
     return jnp.stack([jnp.asarray(number).astype(dtype) for number in numbers])
 
 
-def health_of(log: Log) -> Health:
+def health_of(log: Log, problem: Problem, transition: Transition) -> Health:
     """The log of all steps, read: what was first not finite, in the order of `Status`."""
-    columns = dict(zip(_COLUMNS, log.rows.T, strict=True))
-    finite = {name: jnp.isfinite(column) for name, column in columns.items()}
-    # (what, bad at node t, in its order within a step)
-    forward = [
-        (Status.STATE_NOT_FINITE, ~finite["state_size"]),
-        (Status.COST_NOT_FINITE, ~finite["cost"]),
-        (Status.LOSS_NOT_FINITE, columns["loss_finite"] == 0),
-        (Status.GRADIENT_NOT_FINITE, columns["gradient_finite"] == 0),
-    ]
-    backward = [
-        (Status.COST_DERIVATIVE_NOT_FINITE, ~finite["cost_derivative"]),
-        (Status.STEP_DERIVATIVE_NOT_FINITE, ~finite["cotangent"]),
-        (Status.COSTATE_NOT_FINITE, ~finite["costate"]),
-        (Status.CONTROL_GRADIENT_NOT_FINITE, ~finite["control_gradient"]),
-    ]
-    ahead, at_ahead = _first(forward)
-    behind, at_behind = _first([(status, bad[::-1]) for status, bad in backward])
+    columns = dict(zip(_COLUMNS + _DETAILS, log.rows.T, strict=True))
+    bad = {name: ~jnp.isfinite(column) for name, column in columns.items()}
     nodes = len(log.rows)
+    ahead, at_ahead = _first([(Status.STATE_NOT_FINITE, bad["state_size"]), (Status.COST_NOT_FINITE, bad["cost"])])
+    behind, at_behind = _first(
+        [
+            (status, bad[name][::-1])
+            for status, name in (
+                (Status.COST_DERIVATIVE_NOT_FINITE, "cost_derivative"),
+                (Status.STEP_DERIVATIVE_NOT_FINITE, "cotangent"),
+                (Status.COSTATE_NOT_FINITE, "costate"),
+                (Status.CONTROL_GRADIENT_NOT_FINITE, "control_gradient"),
+            )
+        ]
+    )
     at_behind = jnp.where(behind == Status.OK, -1, nodes - 1 - at_behind)
     zero = jnp.where(jnp.all(columns["control_gradient"][:-1] == 0), Status.CONTROL_GRADIENT_ZERO, Status.OK)
     status = jnp.where(ahead > 0, ahead, jnp.where(behind > 0, behind, zero)).astype(jnp.int32)
     step = jnp.where(ahead > 0, at_ahead, at_behind).astype(jnp.int32)
-    return Health(status, step, columns["norm"], columns["state_size"], columns["parameter_norm"][:-1], log.singular)
+    status, step = _cause(status, step, log.suspect, problem, transition)
+    norms, sizes, parameters = (columns[name] for name in ("norm", "state_size", "parameter_norm"))
+    return Health(status, step, norms, sizes, parameters[:-1], log.singular)
 
 
 def _first(found: list[tuple[Status, Array]]) -> tuple[Array, Array]:
@@ -206,3 +202,22 @@ def _first(found: list[tuple[Status, Array]]) -> tuple[Array, Array]:
     status = statuses[jnp.argmax(bad[node])]
     some = jnp.any(bad)
     return jnp.where(some, status, Status.OK), jnp.where(some, node, -1)
+
+
+def _cause(
+    status: Array, step: Array, suspect: PyTree, problem: Problem, transition: Transition
+) -> tuple[Array, Array]:
+    """The losses or the gradient of the step before a state, or of a costate, that is not finite, if they are not."""
+    finite = problem.dynamics.finite
+    if finite is None:
+        return status, step
+    forward = (status == Status.STATE_NOT_FINITE) & (step > 0)
+    t = jnp.maximum(jnp.where(forward, step - 1, step), 0)
+
+    def asked() -> tuple[Array, Array]:
+        losses, gradient = finite(suspect, transition.control(t), transition.input(t))
+        found = jnp.where(losses, jnp.where(gradient, status, Status.GRADIENT_NOT_FINITE), Status.LOSS_NOT_FINITE)
+        return found.astype(status.dtype), jnp.where(losses & gradient, step, t)
+
+    back = (status == Status.STEP_DERIVATIVE_NOT_FINITE) | (status == Status.COSTATE_NOT_FINITE)
+    return jax.lax.cond(forward | back, asked, lambda: (status, step))

@@ -173,22 +173,18 @@ def training_dynamics(
         params, opt_state = state
         weights, pull_weights = jax.vjp(lambda u: weights_of(u, input), control)
         at = jax.checkpoint(gradient) if remat else gradient
-        (gradients, each), tangent = jax.linearize(lambda p: at(p, weights, input), params)
+        (gradients, _), tangent = jax.linearize(lambda p: at(p, weights, input), params)
         moving, fixed = trees.split(opt_state)
         update_here = functools.partial(moving_update, fixed)
         _, pull_update = jax.vjp(update_here, gradients, moving, params)
         guard = (gradients, state, weights, input) if any(points_of(state)) else None
-        known = trees.finite(each), trees.finite(gradients), guard
-        return update(gradients, opt_state, params), jax.tree_util.Partial(
-            pull, pull_update, tangent, pull_weights, *known
-        )
+        rule = jax.tree_util.Partial(pull, pull_update, tangent, pull_weights, guard)
+        return update(gradients, opt_state, params), rule
 
     def pull(
         pull_update: Callable[[PyTree], tuple[PyTree, PyTree, PyTree]],
         tangent: Callable[[PyTree], tuple[PyTree, Array]],
         pull_weights: Callable[[Array], tuple[PyTree]],
-        loss_finite: Array,
-        gradient_finite: Array,
         guard: tuple[PyTree, TrainState, Array, PyTree] | None,
         costate: PyTree,
     ) -> Pulled:
@@ -204,10 +200,14 @@ def training_dynamics(
             TrainState(trees.add(params, curvature), opt_state),
             pull_weights(along)[0],
             cotangent,
-            StepHealth(loss_finite, gradient_finite, singular, size),
+            StepHealth(singular, size),
         )
 
-    return Dynamics(init, step, pullback)
+    def finite(state: TrainState, control: Array, input: PyTree) -> tuple[Array, Array]:
+        gradients, each = gradient(state.params, weights_of(control, input), input)
+        return trees.finite(each), trees.finite(gradients)
+
+    return Dynamics(init, step, pullback, finite)
 
 
 def _check_params(params: PyTree) -> None:

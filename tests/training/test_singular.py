@@ -74,7 +74,9 @@ def test_every_adjoint_meets_these_points_alike(float64, rule, situation):
         assert relative_error(jax.tree.leaves(found.final), jax.tree.leaves(expected.final)) < 1e-13
 
 
-@pytest.mark.parametrize("rule", ["adam", "lamb", "adafactor", "muon"])
+@pytest.mark.parametrize(
+    "rule", ["adam", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("lamb", "adafactor", "muon"))]
+)
 def test_single_precision_meets_them_too(rule):
     """Squares underflow and slopes overflow sooner there."""
     for situation in ("unseen token", "zero factor"):
