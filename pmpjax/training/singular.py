@@ -96,14 +96,25 @@ def pull_through(
             moved = jax.tree.map(lambda g: jnp.where(g == 0, step.astype(g.dtype), g), gradient)
             return jax.vjp(copy, moved, *others)[1](cotangent)
 
-        # One after the other, so that the update is compiled once.
+        def compare(seen: _Seen, row: tuple[Array, Array]) -> tuple[_Seen, None]:
+            which, distance = row
+            now = next_to(distance)
+            here = trees.select(which == 0, now, seen.here)
+            far = trees.select(which == 1, jax.tree.map(_same_far, here, now), seen.same)
+            near = trees.select(which == 2, now[0], seen.near)
+            agree = jax.tree.map(lambda a, x, y: a & ((which <= 2) | _close(x, y, 1e-3)), seen.agree, near, now[0])
+            return _Seen(here, far, near, agree), None
+
+        # One after the other, so that the update is compiled once and no more than two derivatives are kept.
         distances = jnp.asarray([0.0, _FAR, _NEAR, -_NEAR, _NEAR / 8][: 5 if points.asked else 2], size.dtype)
-        rows = jax.lax.map(next_to, distances)
-        here, far = (jax.tree.map(lambda row, i=i: row[i], rows) for i in (0, 1))
-        kinks = jax.tree.map(_kink, here, far, singular_coordinates(update, *arguments))
-        found, *rest = jax.tree.map(lambda value, kink: jnp.where(kink, 0.0, value), here, kinks)
+        yes = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), plain)
+        start = _Seen(plain, yes, plain[0], yes[0])
+        seen, _ = jax.lax.scan(compare, start, (jnp.arange(len(distances)), distances))
+        marks = singular_coordinates(update, *arguments)
+        kinks = jax.tree.map(lambda mark, same: mark & ~same, marks, seen.same)
+        found, *rest = jax.tree.map(lambda value, kink: jnp.where(kink, 0.0, value), seen.here, kinks)
         if points.asked:
-            found = jax.tree.map(_limit, found, gradient, kinks[0], rows[0])
+            found = jax.tree.map(_limit, found, seen.near, gradient, seen.agree, kinks[0])
         return Pull((found, *rest), kinks[0])
 
     ordinary = trees.finite(plain)
@@ -112,16 +123,24 @@ def pull_through(
     return jax.lax.cond(ordinary, lambda: Pull(plain, nowhere), careful)
 
 
-def _kink(here: Array, there: Array, singular: Array) -> Array:
-    """Where a derivative is not finite, or less than half or more than twice what it is next to the point."""
-    return singular & jnp.isfinite(there) & ~_close(here, there, 0.5)
+class _Seen(NamedTuple):
+    """here: the derivative. same: whether it is nearly the same far away. near: the gradient's part of it next to the
+    point. agree: whether that is the same on the other side and nearer."""
+
+    here: PyTree
+    same: PyTree
+    near: PyTree
+    agree: PyTree
 
 
-def _limit(here: Array, gradient: Array, singular: Array, rows: Array) -> Array:
+def _same_far(here: Array, far: Array) -> Array:
+    """Neither half nor twice of it; and where there is none far away either, no kink explains that."""
+    return _close(here, far, 0.5) | ~jnp.isfinite(far)
+
+
+def _limit(here: Array, near: Array, gradient: Array, agree: Array, kink: Array) -> Array:
     """The derivative around a point without gradient instead of the one at it, where there is one."""
-    right, left, nearer = rows[2:]
-    agree = _close(right, left, 1e-3) & _close(right, nearer, 1e-3)
-    return jnp.where((gradient == 0) & ~singular & agree, nearer, here)
+    return jnp.where((gradient == 0) & ~kink & agree, near, here)
 
 
 def _close(a: Array, b: Array, tolerance: float) -> Array:
