@@ -143,6 +143,11 @@ def training_dynamics(
     def moving_update(fixed: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
         return trees.split(update(g, trees.merge(s, fixed), p))[0]
 
+    def cut_update(fixed: PyTree, constant: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
+        updates, opt_state = optimizer.update(g, trees.merge(s, fixed), p)
+        updates = jax.tree.map(lambda cut, u: jnp.where(cut, jax.lax.stop_gradient(u), u), constant, updates)
+        return trees.split(TrainState(optax.apply_updates(p, updates), opt_state))[0]
+
     def points_of(state: TrainState) -> Points:
         moving, fixed = trees.split(state.opt_state)
         return singular_points(functools.partial(moving_update, fixed), state.params, moving, state.params)
@@ -152,7 +157,7 @@ def training_dynamics(
     def pull_carefully(gradients: PyTree, state: TrainState, costate: PyTree, plain: PyTree) -> Pull:
         moving, fixed = trees.split(state.opt_state)
         at = gradients, moving, state.params
-        return pull_through(functools.partial(moving_update, fixed), at, costate, plain, points_of(state))
+        return pull_through(functools.partial(cut_update, fixed), at, costate, plain, points_of(state))
 
     @jax.jit
     def counts_of(singular: PyTree, state: TrainState, weights: Array, input: PyTree) -> PyTree:

@@ -8,11 +8,12 @@ zero: the product is NaN although the update may have a derivative there. `pull_
    on the result: a clip below its threshold, another coordinate's root.
 3. A coordinate whose infinite slope does act, and whose derivative is another one at a thousandth of the gradient away,
    has a kink: g / (sqrt(g^2) + eps) at zero, Adam's first step, whose slope 1 / eps holds over no more than eps. It is
-   left out: set to zero and reported.
+   left out: its update counts as a constant, its cotangent is zero, and it is reported.
 4. A rule that asks whether a number is zero (Adagrad: where(s > 0, g / sqrt(s + eps), 0)) hides its slope there. At a
    coordinate without gradient the derivative is then that of the points around it, where these agree.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -62,60 +63,63 @@ def singular_points(update: Update, *arguments: PyTree) -> Points:
 
 
 def pull_through(
-    update: Update, arguments: tuple[PyTree, ...], cotangent: PyTree, plain: tuple[PyTree, ...], points: Points
+    update: Update, arguments: tuple[PyTree, PyTree, PyTree], cotangent: PyTree, plain: PyTree, points: Points
 ) -> Pull:
     """(d update / d arguments)^T cotangent, as the module says.
 
     Args:
-        update: (gradient, ...) -> pytree; floating leaves only, both ways.
-        arguments: where.
+        update: (constant, gradient, optimizer state, parameters) -> pytree; of the state its floating leaves alone.
+            constant: like the parameters, True where the update of a parameter counts as one.
+        arguments: gradient, optimizer state and parameters.
         cotangent: like what `update` returns.
-        plain: what `jax.vjp` gives.
+        plain: what `jax.vjp` gives with no update constant.
         points: what `update` may meet, by `singular_points`.
 
     Returns:
         Pull. What is not finite for other reasons stays so: a rule without derivatives is no singular point.
 
     Example:
-        >>> adam = lambda g: g / (jnp.sqrt(g**2) + 1e-8)
-        >>> at, one = (jnp.array([0.0, 1.0]),), jnp.ones(2)
-        >>> pull = pull_through(adam, at, one, jax.vjp(adam, *at)[1](one), singular_points(adam, *at))
+        >>> adam = lambda fixed, g, s, p: jnp.where(fixed, 0.0, g / (jnp.sqrt(g**2) + 1e-8))
+        >>> none, at, one = jnp.zeros(2, bool), (jnp.array([0.0, 1.0]), (), ()), jnp.ones(2)
+        >>> plain = jax.vjp(lambda *a: adam(none, *a), *at)[1](one)
+        >>> pull = pull_through(adam, at, one, plain, singular_points(adam, none, *at))
         >>> pull.singular.tolist(), float(pull.cotangents[0][0])
         ([True, False], 0.0)
     """
-    gradient, *others = arguments
+    gradient, opt_state, params = arguments
     nowhere = jax.tree.map(lambda g: jnp.zeros(g.shape, bool), gradient)
 
     def careful() -> Pull:
         size = trees.largest(gradient)
-        copy = guarded(update, *arguments)
+        copy = guarded(update, nowhere, *arguments)
+        marks = singular_coordinates(functools.partial(update, nowhere), *arguments)
 
-        def next_to(distance: Array) -> tuple[PyTree, ...]:
+        def next_to(distance: Array, constant: PyTree) -> tuple[PyTree, ...]:
             """The derivative where each coordinate without gradient is moved by so much of the largest one."""
             step = distance * jnp.where(size > 0, size, 1.0)
             moved = jax.tree.map(lambda g: jnp.where(g == 0, step.astype(g.dtype), g), gradient)
-            return jax.vjp(copy, moved, *others)[1](cotangent)
+            return jax.vjp(functools.partial(copy, constant), moved, opt_state, params)[1](cotangent)
 
-        def compare(seen: _Seen, row: tuple[Array, Array]) -> tuple[_Seen, None]:
+        def look(seen: _Seen, row: tuple[Array, Array]) -> tuple[_Seen, None]:
             which, distance = row
-            now = next_to(distance)
-            here = trees.select(which == 0, now, seen.here)
-            far = trees.select(which == 1, jax.tree.map(_same_far, here, now), seen.same)
-            near = trees.select(which == 2, now[0], seen.near)
-            agree = jax.tree.map(lambda a, x, y: a & ((which <= 2) | _close(x, y, 1e-3)), seen.agree, near, now[0])
-            return _Seen(here, far, near, agree), None
+            now = next_to(distance, seen.kinks)
+            here = trees.select(which == 0, (now[0], now[2]), seen.here)
+            kinks = jax.tree.map(_kink, marks[0], here[0], now[0])
+            kinks = trees.select(which == 1, kinks, seen.kinks)
+            left = trees.select(which == 2, now[:2], seen.left)
+            near = trees.select(which == 3, now[0], seen.near)
+            agree = jax.tree.map(lambda a, x, y: a & ((which <= 3) | _close(x, y, 1e-3)), seen.agree, near, now[0])
+            return _Seen(here, kinks, left, near, agree), None
 
-        # One after the other, so that the update is compiled once and no more than two derivatives are kept.
-        distances = jnp.asarray([0.0, _FAR, _NEAR, -_NEAR, _NEAR / 8][: 5 if points.asked else 2], size.dtype)
-        yes = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), plain)
-        start = _Seen(plain, yes, plain[0], yes[0])
-        seen, _ = jax.lax.scan(compare, start, (jnp.arange(len(distances)), distances))
-        marks = singular_coordinates(update, *arguments)
-        kinks = jax.tree.map(lambda mark, same: mark & ~same, marks, seen.same)
-        found, *rest = jax.tree.map(lambda value, kink: jnp.where(kink, 0.0, value), seen.here, kinks)
+        # One after the other, so that the update is compiled once and few derivatives are kept.
+        distances = [0.0, _FAR, 0.0, _NEAR, -_NEAR, _NEAR / 8][: 6 if points.asked else 3]
+        yes = jax.tree.map(lambda g: jnp.ones(g.shape, bool), gradient)
+        start = _Seen((plain[0], plain[2]), nowhere, plain[:2], plain[0], yes)
+        seen, _ = jax.lax.scan(look, start, (jnp.arange(len(distances)), jnp.asarray(distances, size.dtype)))
+        found = jax.tree.map(lambda value, kink: jnp.where(kink, 0.0, value), seen.left[0], seen.kinks)
         if points.asked:
-            found = jax.tree.map(_limit, found, seen.near, gradient, seen.agree, kinks[0])
-        return Pull((found, *rest), kinks[0])
+            found = jax.tree.map(_limit, found, seen.near, gradient, seen.agree, seen.kinks)
+        return Pull((found, seen.left[1], seen.here[1]), seen.kinks)
 
     ordinary = trees.finite(plain)
     if points.asked:
@@ -124,18 +128,20 @@ def pull_through(
 
 
 class _Seen(NamedTuple):
-    """here: the derivative. same: whether it is nearly the same far away. near: the gradient's part of it next to the
-    point. agree: whether that is the same on the other side and nearer."""
+    """here: the derivative in gradient and parameters. kinks: of the gradient. left: the derivative in gradient and
+    state with these left out. near: the gradient's part of it next to the point. agree: whether that is the same on
+    the other side and nearer."""
 
     here: PyTree
-    same: PyTree
+    kinks: PyTree
+    left: PyTree
     near: PyTree
     agree: PyTree
 
 
-def _same_far(here: Array, far: Array) -> Array:
-    """Neither half nor twice of it; and where there is none far away either, no kink explains that."""
-    return _close(here, far, 0.5) | ~jnp.isfinite(far)
+def _kink(mark: Array, here: Array, far: Array) -> Array:
+    """A derivative half or twice of which is found far away; where there is none either, no kink explains that."""
+    return mark & jnp.isfinite(far) & ~_close(here, far, 0.5)
 
 
 def _limit(here: Array, near: Array, gradient: Array, agree: Array, kink: Array) -> Array:

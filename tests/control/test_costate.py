@@ -218,15 +218,23 @@ def check_reverse_through_a_sweep(adjoint, optimizer, steps):
     assert relative_error(found, expected) < 1e-9
 
 
-@pytest.mark.parametrize("adjoint", ["store all", "linearized", "checkpointed", "binomial, 3"])
-@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 7), ("clipped adam", 10)])
+@pytest.mark.parametrize(
+    ("optimizer", "adjoint", "steps"),
+    [
+        ("sgd", "store all", 7),
+        ("sgd", "checkpointed", 7),
+        ("sgd", "binomial, 3", 7),
+        ("clipped adam", "linearized", 10),
+        ("clipped adam", "checkpointed", 10),
+    ],
+)
 def test_reverse_mode_through_a_sweep(float64, adjoint, optimizer, steps):
     check_reverse_through_a_sweep(ADJOINTS[adjoint], optimizer, steps)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [7, 8, 10, 49, 50])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.keys() - {"masked"})
+@pytest.mark.parametrize("optimizer", ["momentum", "clipped adam"])
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 def test_reverse_mode_through_a_sweep_over_the_whole_grid(float64, adjoint, optimizer, steps):
     check_reverse_through_a_sweep(ADJOINTS[adjoint], optimizer, steps)
