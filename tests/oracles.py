@@ -1,6 +1,7 @@
 """Problems whose answers are known another way: closed forms, autodiff, brute force."""
 
 import functools
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -137,6 +138,15 @@ def regulator(steps: int = 13) -> Regulator:
     a = 0.4 * jax.random.normal(keys[0], (4, 4), jnp.float64)
     b = jax.random.normal(keys[1], (4, 2), jnp.float64)
     return Regulator(a, b, positive(keys[2], 4), positive(keys[3], 2), jnp.eye(4), jnp.arange(1.0, 5.0), steps)
+
+
+def products(lowered: str) -> list[tuple[str, str]]:
+    """(precision, types) of every matrix product in the text of a lowered program."""
+    lines = [line for line in lowered.splitlines() if "dot_general" in line]
+    precisions = [re.search(r"precision = \[(\w+), \w+\]", line) for line in lines]
+    return [
+        (found[1] if found else "DEFAULT", line.split(" : ")[-1]) for found, line in zip(precisions, lines, strict=True)
+    ]
 
 
 def relative_error(found: PyTree, expected: PyTree) -> float:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import pmpjax as pmp
+from tests.oracles import products
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmpjax"
@@ -150,7 +152,12 @@ def test_the_readme_runs():
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     assert blocks, "the README shows no Python"
-    exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    exec(compile(blocks[0], "README.md", "exec"), names)
+    # Its plain losses ask for no precision; an accelerator's default would turn the costates into noise.
+    problem, *arguments = (names[name] for name in ("problem", "x0", "weights", "batches"))
+    lowered = jax.jit(lambda *a: pmp.costate(problem, *a)).lower(*arguments).as_text()
+    assert {precision for precision, types in products(lowered) if "f32" in types} == {"HIGHEST"}
 
 
 def test_nothing_committed_knows_the_machine():

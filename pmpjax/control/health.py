@@ -68,6 +68,13 @@ class Health(NamedTuple):
         norms = [norm for norm in self.parameter_norms.tolist() if norm]
         return max(norms) / norms[-1] if norms else 1.0
 
+    @property
+    def explodes(self) -> bool:
+        """Whether a smaller step size is the remedy: what is not finite, or the costate, grew a thousandfold before."""
+        status = Status(int(self.status))
+        sound = status in (Status.OK, Status.CONTROL_GRADIENT_ZERO)
+        return (self.growth if sound else self._growth_before()) > _UNSTABLE
+
     def describe(self) -> str:
         """One sentence for a person; reads the arrays, so not under jit."""
         status, t = Status(int(self.status)), int(self.step)
@@ -78,7 +85,7 @@ class Health(NamedTuple):
         elif status == Status.CONTROL_GRADIENT_ZERO:
             text = "finite, but dJ/du is zero everywhere: " + self._why_zero()
         else:
-            text = _TEXTS[status].format(t=t) + self._hint(status, t)
+            text = _TEXTS[status].format(t=t) + self._hint(status)
         left_out = [(name, int(n)) for name, n in trees.named_leaves(self.singular, "") if int(n)]
         if left_out:
             where = ", ".join(f"{n} coordinates of {name}" for name, n in left_out)
@@ -94,14 +101,20 @@ class Health(NamedTuple):
             )
         return "the costate is zero too, so J does not depend on the state, or is at its optimum"
 
-    def _hint(self, status: Status, t: int) -> str:
-        forward = status <= Status.GRADIENT_NOT_FINITE
-        grew = _grew(self.state_sizes.tolist()[: t + 1] if forward else self.parameter_norms.tolist()[: max(t, 0) : -1])
-        if grew > _UNSTABLE:
-            return f"; before it the {'states' if forward else 'costates'} grew {grew:.3g}-fold: lower the step size"
+    def _hint(self, status: Status) -> str:
+        if self.explodes:
+            what = "states" if status <= Status.GRADIENT_NOT_FINITE else "costates"
+            return f"; before it the {what} grew {self._growth_before():.3g}-fold: lower the step size"
         if status in (Status.COST_NOT_FINITE, Status.LOSS_NOT_FINITE):
             return ", while the state is: look at what it reads at that step, and at its logarithms and divisions"
         return ""
+
+    def _growth_before(self) -> float:
+        """How far states (ahead of the step) or costates (behind it) grew on the way to what is not finite."""
+        status, t = Status(int(self.status)), int(self.step)
+        if status <= Status.GRADIENT_NOT_FINITE:
+            return _grew(self.state_sizes.tolist()[: t + 1])
+        return _grew(self.parameter_norms.tolist()[t:][::-1])
 
 
 def _grew(norms: list[float]) -> float:

@@ -318,7 +318,7 @@ def check_health(config: SolveConfig, optimizer: OptimizerConfig, sweep: pmp.Swe
     if int(health.status) == pmp.Status.OK and growth <= config.largest_growth:
         return
     hint = ""
-    if growth > config.largest_growth:
+    if health.explodes or growth > config.largest_growth:
         rate = learning_rate(config.rule, config.learning_rate, optimizer)
         hint = (
             f". Lower --solve.learning-rate (now {rate:g}); a costate may grow {config.largest_growth:g}-fold at most"

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.law import problems
 from tests.control.small import small
-from tests.oracles import ADJOINTS, OPTIMIZERS, classifier, regulator, relative_error
+from tests.oracles import ADJOINTS, OPTIMIZERS, classifier, products, regulator, relative_error
 
 KINDS = ("varying", "constant", "indexed")
 FEW = (pmp.Linearized(), pmp.Checkpointed(), pmp.Binomial(3))
@@ -247,15 +246,6 @@ def test_the_final_state_is_the_trained_one(float64, adjoint):
     expected = pmp.rollout(plant.problem, plant.x0, plant.weights, plant.batches).final
     assert jax.tree.structure(sweep.final) == jax.tree.structure(expected)
     assert relative_error(jax.tree.leaves(sweep.final), jax.tree.leaves(expected)) < 1e-13
-
-
-def products(lowered):
-    """(operand types, precision) of every matrix product in the text of a lowered program."""
-    lines = [line for line in lowered.splitlines() if "dot_general" in line]
-    precisions = [re.search(r"precision = \[(\w+), \w+\]", line) for line in lines]
-    return [
-        (found[1] if found else "DEFAULT", line.split(" : ")[-1]) for found, line in zip(precisions, lines, strict=True)
-    ]
 
 
 def test_float32_products_are_traced_at_full_precision():
