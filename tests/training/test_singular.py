@@ -38,7 +38,7 @@ def check_against_differences(rule, situation):
     found = np.asarray(sweep.seen)
     assert int(sweep.health.status) == pmp.Status.OK, sweep.health.describe()
     assert np.all(np.isfinite(found)) and all(np.all(np.isfinite(x)) for x in jax.tree.leaves(sweep.costate))
-    assert expected.agree.sum() >= 20, "the oracle sees too little"
+    assert expected.agree.sum() >= 18, "the oracle sees too little"
     error = np.abs(found - expected.value) / np.maximum(np.abs(expected.value), 1e-3 * expected.scale)
     assert np.max(error, where=expected.agree, initial=0.0) < 2e-4
     if np.any((found == 0) & expected.moves):  # a derivative was left out, and that was said
