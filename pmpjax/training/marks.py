@@ -118,8 +118,9 @@ def _chosen(name: str, operands: list[Any]) -> list[Any]:
         low, x, high = operands
         return [x < low, (x >= low) & (x <= high), x > high]
     left, right = operands
-    first = left >= right if name == "max" else left <= right
-    return [first | jnp.isnan(left), ~first | jnp.isnan(right)]
+    ahead, behind = left >= right, right >= left  # of two equals both
+    first, second = (ahead, behind) if name == "max" else (behind, ahead)
+    return [first | jnp.isnan(left), second | jnp.isnan(right)]
 
 
 def _rearranged(equation: Any, operands: list[Any], output: Mark) -> list[Mark]:
