@@ -24,7 +24,8 @@ def start(folder, out, steps):
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
     corpus = ["--corpus.source", str(folder / "train.jsonl"), "--corpus.heldout", str(folder / "heldout.jsonl")]
-    line = [sys.executable, "-m", "pmpjax", "train", *corpus, *OPTIONS.split(), "--steps", str(steps), "--out", str(out)]
+    options = [*corpus, *OPTIONS.split(), "--steps", str(steps), "--out", str(out)]
+    line = [sys.executable, "-m", "pmpjax", "train", *options]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
 
