@@ -17,14 +17,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmpjax"
 MODULES = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-# control < training < {models, data, runs} < train < {baselines, evaluation} < {law, pds} < cli
+# DESIGN.md, House: a room imports what stands before it, and no neighbour on its own floor.
 FLOORS = [
     {"control"},
     {"training"},
-    {"models", "data", "runs"},
+    {"runs"},
+    {"models", "data", "costs"},
     {"train"},
-    {"baselines", "evaluation"},
-    {"law", "pds"},
+    {"statistics"},
+    {"baselines", "scoring"},
+    {"evaluation"},
+    {"law", "pds", "contexts", "prototypes", "prompts", "multimodal"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmpjax.evaluation import rank_correlation
-from pmpjax.pds.common import standardised
 from pmpjax.pds.sweep import Solved
+from pmpjax.statistics import rank_correlation, standardised
 
 
 def instance_scores(solved: Solved) -> Float[np.ndarray, " instances"]:

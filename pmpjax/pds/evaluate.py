@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pmpjax.evaluation import Speedup, estimate, smooth, speedup
-from pmpjax.pds.branch import DECAYED
 from pmpjax.runs import write_json
+from pmpjax.statistics import Speedup, estimate, paired_difference, smooth, speedup
+from pmpjax.train.branch import DECAYED
 
 METHOD = "pds"
 BASELINE = "random"
@@ -84,18 +83,6 @@ def build_evaluate(
         }
     write_json(folder / "evaluation.json", result)
     draw_curves(curves, methods, folder / "curves", config.smoothing)
-
-
-def paired_difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """one_s - other_s over seeds s: the values, their mean, and its 95% interval (None below two seeds).
-
-    >>> found = paired_difference([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    >>> found["values"], found["mean"], [round(end, 3) for end in found["interval"]]
-    ([-1.0, -2.0, -3.0], -2.0, [-4.484, 0.484])
-    """
-    values = [float(a - b) for a, b in zip(one, other, strict=True)]
-    mean, half = estimate(values)
-    return {"values": values, "mean": mean, "interval": None if half is None else [mean - half, mean + half]}
 
 
 def title(method: str) -> str:

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int, PyTree
 import pmpjax as pmp
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.common import stage_generator, stage_seed, standardised
-from pmpjax.pds.plant import Warm
 from pmpjax.pds.sweep import SolveConfig, Step, check_health, score_instances
+from pmpjax.runs.seeds import stage_generator, stage_seed
+from pmpjax.statistics import standardised
+from pmpjax.train.warm_start import WarmStart
 
 
 class Plan(NamedTuple):
@@ -43,7 +44,7 @@ def plan(
     config: SolveConfig,
     decoder: Decoder,
     prepared: Prepared,
-    proxy: Warm,
+    proxy: WarmStart,
     instances: Rows,
     seed: int,
     mesh: Mesh | None = None,

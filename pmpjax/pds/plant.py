@@ -1,44 +1,19 @@
 """The plant of the costate sweep: a trained model, and the rule by which it would be trained on."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from pmpjax.train import OptimizerConfig, adamw
-from pmpjax.train.optimizers import rate_schedule
+from pmpjax.train.warm_start import WarmStart
 from pmpjax.training import TrainState
 
 Rule = Literal["adamw", "sgd"]
 SGD_RATE = 0.1
 ADAMW_SHARE = 0.25
-
-
-class Warm(NamedTuple):
-    """A trained model from which a sweep, or more training, goes on.
-
-    params: theta_0. opt_state: of `adamw(optimizer)` at theta_0. optimizer: the rule that trained it, from now on at
-    the rate of its last step.
-    """
-
-    params: Any
-    opt_state: Any
-    optimizer: OptimizerConfig
-
-
-def warm(params: Any, opt_state: Any, optimizer: OptimizerConfig, done: int, steps: int | None = None) -> Warm:
-    """What `done` steps of a run left, whose schedule was made for `steps` (by default those that are done).
-
-    >>> found = warm({}, None, OptimizerConfig(learning_rate=0.1, schedule="cosine", warmup_steps=2), done=10)
-    >>> round(found.optimizer.learning_rate, 6), found.optimizer.schedule, found.optimizer.warmup_steps
-    (0.01, 'constant', 0)
-    """
-    rate = np.asarray(rate_schedule(optimizer, done if steps is None else steps)(done)).item()
-    held = dataclasses.replace(optimizer, learning_rate=rate, schedule="constant", warmup_steps=0)
-    return Warm(params, opt_state, held)
 
 
 def learning_rate(rule: Rule, given: float | None, optimizer: OptimizerConfig) -> float:
@@ -59,7 +34,7 @@ def plant(rule: Rule, rate: float | None, optimizer: OptimizerConfig) -> optax.G
     return optax.sgd(eta) if rule == "sgd" else adamw(dataclasses.replace(optimizer, learning_rate=eta))
 
 
-def initial_state(rule: Rule, model: Warm) -> TrainState:
+def initial_state(rule: Rule, model: WarmStart) -> TrainState:
     """x_0 = (theta_0, s_0): AdamW keeps the moments of its training, SGD has none.
 
     Without them Adam has slope 1/eps where a coordinate has had no gradient yet, and the first steps are the largest.

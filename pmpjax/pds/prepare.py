@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pmpjax.data.corpus import check_numbers, write_rejected
 from pmpjax.data.documents import Document, SourceError, within_budget
 from pmpjax.data.duplicates import overlap, separate
 from pmpjax.data.installed import Budget, by_kind
@@ -19,7 +20,6 @@ from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import encode, end_of_document, train_tokenizer
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
-from pmpjax.train.corpus import check_numbers, write_rejected
 
 STEPS = 5
 """Units by which `prepare` moves its progress bar on."""

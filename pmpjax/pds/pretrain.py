@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.branch import Measure, optimizers_of, train_with_branch
-from pmpjax.pds.common import stage_generator, stage_key, stage_seed
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
 from pmpjax.train import OptimizerConfig, Report, Trained, train
+from pmpjax.train.branch import Measure, optimizers_of, train_with_branch
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.model import ModelConfig, forward_flops
 

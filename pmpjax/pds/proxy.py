@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.common import stage_generator, stage_key, stage_seed
-from pmpjax.pds.plant import Warm, warm
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
 from pmpjax.train import OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
 from pmpjax.train.model import ModelConfig, forward_flops
+from pmpjax.train.warm_start import WarmStart, warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,8 @@ def proxy_flops(config: ProxyConfig, decoder: DecoderConfig, length: int) -> flo
     return 3 * forward_flops(decoder, config.steps * config.batch * (length - 1))
 
 
-def load_proxy(config: ProxyConfig, folder: Path) -> Warm:
+def load_proxy(config: ProxyConfig, folder: Path) -> WarmStart:
     """theta_0 as `Decoder` takes it, the optimizer's state there, and the rule with the rate of the last step."""
     params = load_params(folder / "params")
     like = jax.eval_shape(adamw(config.optimizer, config.steps).init, params)
-    return warm(params, load_state(folder / "moments", like), config.optimizer, config.steps)
+    return warm_start(params, load_state(folder / "moments", like), config.optimizer, config.steps)

@@ -13,9 +13,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule
-from pmpjax.evaluation import smooth
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.branch import (
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.evaluate import METHOD, RECEDING
+from pmpjax.pds.pretrain import final_losses, pretrain_flops, trainer, training_rows
+from pmpjax.pds.select import build_select, load_selections
+from pmpjax.pds.solve import build_solve
+from pmpjax.runs import read_arrays, write_json
+from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_seed
+from pmpjax.scoring.engine import StoredScores, build_score
+from pmpjax.scoring.regressor import build_fit
+from pmpjax.statistics import paired_difference, smooth
+from pmpjax.train import Trained, load_params
+from pmpjax.train.branch import (
     CONSTANT,
     checkpoints_of,
     keep_state,
@@ -23,18 +34,7 @@ from pmpjax.pds.branch import (
     optimizers_of,
     train_with_branch,
 )
-from pmpjax.pds.common import stage_seed
-from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.evaluate import METHOD, RECEDING, paired_difference
-from pmpjax.pds.fit import build_fit
-from pmpjax.pds.plant import warm
-from pmpjax.pds.pretrain import final_losses, pretrain_flops, trainer, training_rows
-from pmpjax.pds.score import StoredScores, build_score
-from pmpjax.pds.select import build_select, load_selections
-from pmpjax.pds.solve import build_solve
-from pmpjax.runs import read_arrays, write_json
-from pmpjax.runs.progress import Bar
-from pmpjax.train import Trained, load_params
+from pmpjax.train.warm_start import warm_start
 
 _STAGES = ("solve", "fit", "score")
 
@@ -143,7 +143,7 @@ def _select_again(
 ) -> None:
     """solve, fit, score and select around the model, each where it is not there yet; `select` comes last."""
     settings, params = config.pretrain, trained.params
-    model_now = warm(params, trained.opt_state, settings.optimizer, step, settings.steps)
+    model_now = warm_start(params, trained.opt_state, settings.optimizer, step, settings.steps)
     quiet, drawn, model = _Within(bar), stage_seed(seed, "receding", str(step)), config.model
 
     def fit(at: Path) -> None:

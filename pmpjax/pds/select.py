@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines import Scorer
 from pmpjax.data import DocumentTable, Prepared
-from pmpjax.pds.common import stage_generator, stage_key
-from pmpjax.pds.gumbel import Chosen, Corpus, Documents, Passes, gumbel_selection, measure
 from pmpjax.pds.origins import origin_group
-from pmpjax.pds.score import StoredScores
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_generator, stage_key
+from pmpjax.scoring.engine import StoredScores
+from pmpjax.scoring.top_r import Chosen, Corpus, Documents, Passes, gumbel_selection, measure
 
 SCHEMA = pa.schema(
     [

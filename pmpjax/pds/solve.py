@@ -14,12 +14,10 @@ from jax.sharding import Mesh
 import pmpjax as pmp
 from pmpjax.control.conditions import conditions_at, consistency_check
 from pmpjax.data import Prepared
-from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.common import stage_key
 from pmpjax.pds.estimators import agreement, instance_scores, spread_over_time
 from pmpjax.pds.plan import draw_instances, plan
-from pmpjax.pds.plant import Warm, initial_state, learning_rate
+from pmpjax.pds.plant import initial_state, learning_rate
 from pmpjax.pds.sweep import (
     SolveConfig,
     Solved,
@@ -30,15 +28,18 @@ from pmpjax.pds.sweep import (
 )
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_key
+from pmpjax.statistics import rank_correlation
 from pmpjax.train.mesh import check_mesh
 from pmpjax.train.model import ModelConfig, forward_flops
+from pmpjax.train.warm_start import WarmStart
 
 
 def build_solve(
     config: SolveConfig,
     model: ModelConfig,
     prepared: Prepared,
-    proxy: Warm,
+    proxy: WarmStart,
     seed: int,
     folder: Path,
     bar: Bar,

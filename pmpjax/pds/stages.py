@@ -4,21 +4,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pmpjax.baselines import random
+from pmpjax.baselines.registry import build_rivals
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.evaluate import BASELINE, METHOD, build_evaluate
-from pmpjax.pds.fit import build_fit
 from pmpjax.pds.prepare import STEPS, prepare
 from pmpjax.pds.pretrain import build_pretrain
 from pmpjax.pds.proxy import build_proxy
 from pmpjax.pds.receding import build_receding
 from pmpjax.pds.report import build_report
-from pmpjax.pds.rivals import build_rivals
-from pmpjax.pds.score import StoredScores, build_score
 from pmpjax.pds.select import build_select
 from pmpjax.pds.solve import build_solve
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress
+from pmpjax.scoring.engine import StoredScores, build_score
+from pmpjax.scoring.regressor import build_fit
 from pmpjax.train import load_params
 
 

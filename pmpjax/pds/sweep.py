@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int, PyTree
 import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.models import Decoder, DecoderConfig, Rows
-from pmpjax.pds.plant import Rule, Warm, initial_state, learning_rate, plant
+from pmpjax.pds.plant import Rule, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
+from pmpjax.train.warm_start import WarmStart
 
 
 class SweepError(ValueError):
@@ -206,7 +207,7 @@ def mean_loss(losses: Callable[[Any, Rows], Array], rows: Rows, chunk: int) -> C
 def score_instances(
     config: SolveConfig,
     decoder: Decoder,
-    proxy: Warm,
+    proxy: WarmStart,
     steps: Step,
     instances: Rows,
     *,

@@ -10,9 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines import random
-from pmpjax.pds.common import stage_key
-from pmpjax.pds.gumbel import gumbel_order, within_budget
-from pmpjax.pds.score import StoredScores
 from pmpjax.pds.select import (
     SelectConfig,
     build_select,
@@ -22,6 +19,9 @@ from pmpjax.pds.select import (
     whole_times,
     write_selected,
 )
+from pmpjax.runs.seeds import stage_key
+from pmpjax.scoring.engine import StoredScores
+from pmpjax.scoring.top_r import gumbel_order, within_budget
 from tests.pds.synthetic import Recorder, prepared_corpus
 
 

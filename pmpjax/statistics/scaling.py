@@ -1,30 +1,7 @@
-"""What the stages share: keys from the seed, and scores on one scale, without their long tails."""
+"""Scores on one scale, without their long tails."""
 
-import zlib
-
-import jax
 import numpy as np
-from jaxtyping import Array, Float
-
-
-def stage_key(seed: int, *names: str) -> Array:
-    """A random key for a purpose: the same seed and names give the same one, other names an unrelated one.
-
-    >>> bool((jax.random.key_data(stage_key(0, "init")) != jax.random.key_data(stage_key(0, "order"))).any())
-    True
-    """
-    return jax.random.fold_in(jax.random.key(seed), _code(*names))
-
-
-def stage_generator(seed: int, *names: str) -> np.random.Generator:
-    """The same for numpy."""
-    return np.random.Generator(np.random.PCG64([seed, _code(*names)]))
-
-
-def stage_seed(seed: int, *names: str) -> int:
-    """The same as a whole number, for `pmpjax.data.batch_schedule`."""
-    return int(stage_generator(seed, *names).integers(2**31))
-
+from jaxtyping import Float
 
 REACH = 3.0
 """Deviations from the median at which worths are cut off before they are compared: AdamW's have tails of forty."""
@@ -53,7 +30,3 @@ def clipped(
     low, centre, high = np.quantile(reference, [0.1587, 0.5, 0.8413])
     reach = deviations * (high - low) / 2
     return np.clip(scores, centre - reach, centre + reach) if reach > 0 else scores
-
-
-def _code(*names: str) -> int:
-    return zlib.crc32("/".join(names).encode())

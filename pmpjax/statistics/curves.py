@@ -1,10 +1,8 @@
 """Loss curves compared: how many steps one run needs for what another one ends with."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 
 def smooth(values: np.ndarray, window: int = 3) -> np.ndarray:
@@ -63,25 +61,3 @@ def speedup(steps: np.ndarray, selected: np.ndarray, baseline: np.ndarray, windo
     total = int(steps[-1])
     needed = steps_to_reach(steps, selected, level, window)
     return Speedup(needed, total, None if needed is None else total / max(needed, 1e-9))
-
-
-class Estimate(NamedTuple):
-    """mean, and the half-width of its 95% interval (Student's t; None for fewer than two values)."""
-
-    mean: float
-    half_width: float | None
-
-
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """mean +- t_{0.975, n-1} * sd / sqrt(n) over seeds.
-
-    >>> estimate([1.0, 2.0, 3.0]).mean, round(estimate([1.0, 2.0, 3.0]).half_width, 3)
-    (2.0, 2.484)
-    """
-    array = np.asarray(values, float)
-    if not len(array):
-        raise ValueError("no values to estimate from")
-    if len(array) == 1:
-        return Estimate(float(array[0]), None)
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    return Estimate(float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error))

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.pds import shards
-from pmpjax.pds.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
+from pmpjax.scoring import shards
+from pmpjax.scoring.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
 
 
 @pytest.mark.parametrize("size", [1, 5, 12, 1000])

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pmpjax.train.hardware import accelerator_of
+from pmpjax.costs.hardware import accelerator_of
 
 
 def peak_flops(devices: Sequence[Any] | None = None) -> float:

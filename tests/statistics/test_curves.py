@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmpjax.evaluation import estimate, smooth, speedup, steps_to_reach
+from pmpjax.statistics import estimate, smooth, speedup, steps_to_reach
 
 STEPS = np.arange(0, 1001, 10)
 

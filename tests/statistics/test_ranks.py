@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmpjax.evaluation import rank_correlation
+from pmpjax.statistics import rank_correlation
 
 
 def test_correlation_is_that_of_ranks_and_none_where_undefined():

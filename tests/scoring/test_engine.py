@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import ScorerModel, initialise
-from pmpjax.pds.score import (
+from pmpjax.scoring.engine import (
     ScoreConfig,
     StoredScores,
     build_score,
@@ -25,7 +25,7 @@ from pmpjax.pds.score import (
     prepared_shards,
     score_shard,
 )
-from pmpjax.pds.shards import document_table
+from pmpjax.scoring.shards import document_table
 from pmpjax.train.model import ModelConfig, forward_flops
 from tests.pds.synthetic import LENGTH, VOCABULARY, Recorder, prepared_corpus
 
@@ -164,7 +164,7 @@ from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
 from tests.pds.synthetic import Recorder, prepared_corpus
 from tests.pds.test_score import CONFIG, MODEL, scorer_params
-from pmpjax.pds.score import build_score
+from pmpjax.scoring.engine import build_score
 
 class Slow(Recorder):
     def update(self, advance=1, **fields):

@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from pmpjax.data import Prepared, batch_schedule, scheduled_batches
-from pmpjax.evaluation import rank_correlation
 from pmpjax.models import DecoderConfig, ScorerModel, initialise, with_trunk
 from pmpjax.models.layers import apply
-from pmpjax.pds.common import clipped, stage_generator, stage_key, stage_seed
-from pmpjax.pds.score import predict
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
+from pmpjax.scoring.engine import predict
+from pmpjax.statistics import clipped, rank_correlation
 from pmpjax.train import OptimizerConfig, adamw, save_params, train
 from pmpjax.train.model import ModelConfig, forward_flops
 

@@ -24,11 +24,11 @@ from pmpjax.baselines import (
 )
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
-from pmpjax.pds.common import stage_key
-from pmpjax.pds.plant import Warm
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_key
 from pmpjax.train.model import ModelConfig, forward_flops
+from pmpjax.train.warm_start import WarmStart
 
 Rival = Literal["dsir", "rho-loss", "influence", "gradient-similarity"]
 RIVALS: tuple[Rival, ...] = get_args(Rival)
@@ -60,7 +60,7 @@ def check_rivals(names: Sequence[str]) -> None:
         raise ValueError(f"rivals names one twice: {', '.join(names)}; name each once")
 
 
-def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy: Warm) -> Method:
+def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy: WarmStart) -> Method:
     """A method by its name, with the settings of its own function in `pmpjax.baselines`.
 
     DSIR adds the log weights of all n-grams, as its paper does, and multiplies no matrices: its FLOPs are 0. Gradient
@@ -98,7 +98,7 @@ def build_rivals(
     rivals: Sequence[Rival],
     model: ModelConfig,
     prepared: Prepared,
-    proxy: Warm,
+    proxy: WarmStart,
     seed: int,
     folder: Path,
     bar: Bar,

@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pmpjax.data import Budget, PackedRows, SourceError, load_tokenizer, token_stream
+from pmpjax.data.corpus import STEPS, CorpusConfig, build_corpus
 from pmpjax.data.storage import read_tokens
-from pmpjax.train.corpus import STEPS, CorpusConfig, build_corpus
 
 BUDGET = Budget(docstring=150_000, code=80_000, readme=10_000, changelog=1_000, licence=20_000, data=30_000)
 CONFIG = CorpusConfig(heldout="installed-docs:optax,tyro", heldout_bytes=60_000, vocabulary=600, budget=BUDGET)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pmpjax.train.compiled import Traffic, collectives, matrix_product_flops, memory
+from pmpjax.costs.compiled import Traffic, collectives, matrix_product_flops, memory
 
 TEXT = """HloModule jit_f
 %add (a: f32[], b: f32[]) -> f32[] {

@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from pmpjax.baselines import registry
+from pmpjax.baselines.registry import RIVALS, Method, build_rivals, check_rivals, rival_method
 from pmpjax.models import Decoder, initialise
-from pmpjax.pds import rivals
 from pmpjax.pds.compare import comparison, comparison_table, selection_costs
-from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, paired_difference
+from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation
 from pmpjax.pds.pipeline import PDSConfig
-from pmpjax.pds.rivals import RIVALS, Method, build_rivals, check_rivals, rival_method
 from pmpjax.pds.select import SelectConfig
+from pmpjax.statistics import paired_difference
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, prepared_corpus, warm_start
 
@@ -81,7 +82,7 @@ def test_a_receding_horizon_is_compared_with_every_method(tmp_path):
 def setting(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("rivals"))
     decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    return prepared, warm_start(initialise(decoder, rivals.stage_key(0, "test"), prepared.source_rows[:1]))
+    return prepared, warm_start(initialise(decoder, registry.stage_key(0, "test"), prepared.source_rows[:1]))
 
 
 def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_path, monkeypatch):
@@ -93,11 +94,11 @@ def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_pat
             called.append(name)
             if name == "influence" and called.count(name) == 1:
                 raise KeyboardInterrupt
-            return rivals.dsir()(of, key)
+            return registry.dsir()(of, key)
 
         return Method(score, 7.0)
 
-    monkeypatch.setattr(rivals, "rival_method", fake)
+    monkeypatch.setattr(registry, "rival_method", fake)
     with pytest.raises(KeyboardInterrupt):
         build_rivals(RIVALS, TINY, prepared, proxy, 0, tmp_path, Recorder())
     kept = (tmp_path / "dsir.parquet").read_bytes()

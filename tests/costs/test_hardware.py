@@ -2,7 +2,7 @@
 
 import pytest
 
-from pmpjax.train.hardware import ACCELERATORS, accelerator_of, hardware
+from pmpjax.costs.hardware import ACCELERATORS, accelerator_of, hardware
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 from pmpjax.data import Prepared
 from pmpjax.models import DecoderConfig, ScorerModel
 from pmpjax.models.layers import apply
-from pmpjax.pds.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
 from pmpjax.runs import RunError, write_json
 from pmpjax.runs.progress import Bar
+from pmpjax.scoring.shards import Shard, document_table, read_shard, shard_documents, write_scores, write_shard
 from pmpjax.train.mesh import check_mesh, laid_out, place, place_batch
 from pmpjax.train.model import ModelConfig, forward_flops
 

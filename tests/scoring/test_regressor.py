@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, initialise
-from pmpjax.pds.common import clipped
-from pmpjax.pds.fit import FitConfig, build_fit, held_out
-from pmpjax.pds.score import predict
+from pmpjax.scoring.engine import predict
+from pmpjax.scoring.regressor import FitConfig, build_fit, held_out
+from pmpjax.statistics import clipped
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus

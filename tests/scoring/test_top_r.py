@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pmpjax.pds.gumbel import (
+from pmpjax.scoring.top_r import (
     Documents,
     gumbel_noise,
     gumbel_order,
