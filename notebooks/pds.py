@@ -43,11 +43,11 @@ from pmpjax.data import Budget, load_prepared
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds import PDSConfig, run, run_stage
 from pmpjax.pds.config import TextConfig
-from pmpjax.pds.plan import draw_steps
-from pmpjax.pds.plant import initial_state
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig, load_proxy
-from pmpjax.pds.sweep import SolveConfig, proxy_problem, score_instances
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig, load_proxy
+from pmpjax.pds.sweep.batches import draw_steps
+from pmpjax.pds.sweep.inner import initial_state
+from pmpjax.pds.sweep.problem import SolveConfig, proxy_problem, score_instances
 from pmpjax.runs import read_arrays
 
 few = Budget(docstring=625_000, code=625_000, readme=75_000, changelog=75_000, licence=125_000, data=300_000)

@@ -21,7 +21,7 @@ STAGES = {
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }
-"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.stages`."""
+"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.table`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,11 @@ import pmpjax as pmp
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.estimators import instance_scores
 from pmpjax.pds.injection import random_documents
-from pmpjax.pds.plan import draw_instances, plan
-from pmpjax.pds.proxy import load_proxy
-from pmpjax.pds.sweep import score_instances
+from pmpjax.pds.stages.proxy import load_proxy
+from pmpjax.pds.sweep.batches import draw_instances, plan
+from pmpjax.pds.sweep.problem import score_instances
+from pmpjax.pds.sweep.scores import instance_scores
 from pmpjax.pds.work import load_data
 from pmpjax.runs import stored_config
 from pmpjax.runs.seeds import stage_generator

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pmpjax.pds.evaluate import BASELINE, RECEDING, title
+from pmpjax.pds.stages.evaluate import BASELINE, RECEDING, title
 from pmpjax.statistics import estimate, paired_difference
 
 PDS_STAGES = ("proxy", "solve", "fit", "score")

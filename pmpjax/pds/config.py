@@ -5,13 +5,13 @@ from typing import Any
 
 from pmpjax.baselines.registry import RIVALS, Rival, check_rivals
 from pmpjax.data import Budget
-from pmpjax.pds.evaluate import METHOD, EvaluateConfig
-from pmpjax.pds.prepare import PrepareConfig
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.report import ReportConfig
-from pmpjax.pds.select import SelectConfig
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages.evaluate import METHOD, EvaluateConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.report import ReportConfig
+from pmpjax.pds.stages.select import SelectConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train.mesh import MeshConfig

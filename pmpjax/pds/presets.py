@@ -5,11 +5,11 @@ import dataclasses
 from pmpjax.costs.hardware import hardware
 from pmpjax.data import Budget
 from pmpjax.pds.config import PDSConfig, TextConfig
-from pmpjax.pds.evaluate import METHOD
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.select import SelectConfig
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages.evaluate import METHOD
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.select import SelectConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig

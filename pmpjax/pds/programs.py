@@ -12,10 +12,10 @@ from pmpjax.control.adjoint import Checkpointed
 from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, parameter_count
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.overhead import corpus_tokens
-from pmpjax.pds.plant import plant
 from pmpjax.pds.presets import Placement
-from pmpjax.pds.solve import first_sweep_flops, sweep_flops
-from pmpjax.pds.sweep import SolveConfig, Step, sweep_function
+from pmpjax.pds.stages.solve import first_sweep_flops, sweep_flops
+from pmpjax.pds.sweep.inner import plant
+from pmpjax.pds.sweep.problem import SolveConfig, Step, sweep_function
 from pmpjax.scoring.engine import score_function
 from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train import OptimizerConfig, adamw

@@ -52,7 +52,7 @@ def train_with_branch(
 
     `measure`: of the branch's model, once. `report`: moves the bar on, where part of the run was reported already.
 
-    Leaves NAME-params.npz and, last, NAME.npz, as `pmpjax.pds.pretrain.build_pretrain` says. Checkpoints lie in
+    Leaves NAME-params.npz and, last, NAME.npz, as `pmpjax.pds.stages.pretrain.build_pretrain` says. Checkpoints lie in
     NAME-checkpoints until then: a killed call goes on from the newest.
     """
     work, begin = checkpoints_of(folder, name), steps - decay_steps

@@ -12,9 +12,9 @@ from pmpjax.baselines import registry
 from pmpjax.baselines.registry import RIVALS, Method, build_rivals, check_rivals, rival_method
 from pmpjax.models import Decoder, initialise
 from pmpjax.pds.compare import comparison, comparison_table, selection_costs
-from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation
 from pmpjax.pds.pipeline import PDSConfig
-from pmpjax.pds.select import SelectConfig
+from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_evaluation
+from pmpjax.pds.stages.select import SelectConfig
 from pmpjax.statistics import paired_difference
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, prepared_corpus, warm_start

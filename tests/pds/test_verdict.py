@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
 from pmpjax.pds.origins import origin_shares
-from pmpjax.pds.report import ReportConfig, build_report
+from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
+from pmpjax.pds.stages.report import ReportConfig, build_report
 from pmpjax.statistics import Speedup
 from tests.pds.synthetic import prepared_corpus
 

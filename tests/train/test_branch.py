@@ -7,7 +7,7 @@ import pytest
 
 from pmpjax.data import batch_schedule, scheduled_batches
 from pmpjax.models import Decoder, Rows, example_losses, initialise
-from pmpjax.pds.pretrain import PretrainConfig, build_pretrain, target_losses, training_rows
+from pmpjax.pds.stages.pretrain import PretrainConfig, build_pretrain, target_losses, training_rows
 from pmpjax.runs.seeds import stage_key, stage_seed
 from pmpjax.train import OptimizerConfig, decaying_adamw, train
 from pmpjax.train.model import ModelConfig

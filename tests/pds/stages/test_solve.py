@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, Rows, example_losses, initialise
-from pmpjax.pds.solve import build_solve, draw_instances, sweep_flops
-from pmpjax.pds.sweep import SolveConfig, SweepError
+from pmpjax.pds.stages.solve import build_solve, draw_instances, sweep_flops
+from pmpjax.pds.sweep.problem import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
 

@@ -15,10 +15,9 @@ import pmpjax as pmp
 from pmpjax.control.conditions import conditions_at, consistency_check
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.estimators import agreement, instance_scores, spread_over_time
-from pmpjax.pds.plan import draw_instances, plan
-from pmpjax.pds.plant import initial_state, learning_rate
-from pmpjax.pds.sweep import (
+from pmpjax.pds.sweep.batches import draw_instances, plan
+from pmpjax.pds.sweep.inner import initial_state, learning_rate
+from pmpjax.pds.sweep.problem import (
     SolveConfig,
     Solved,
     check_health,
@@ -26,6 +25,7 @@ from pmpjax.pds.sweep import (
     proxy_problem,
     score_instances,
 )
+from pmpjax.pds.sweep.scores import agreement, instance_scores, spread_over_time
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_key

@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.evaluate import METHOD, RECEDING
-from pmpjax.pds.pretrain import final_losses, pretrain_flops, trainer, training_rows
-from pmpjax.pds.select import build_select, load_selections
-from pmpjax.pds.solve import build_solve
+from pmpjax.pds.stages.evaluate import METHOD, RECEDING
+from pmpjax.pds.stages.pretrain import final_losses, pretrain_flops, trainer, training_rows
+from pmpjax.pds.stages.select import build_select, load_selections
+from pmpjax.pds.stages.solve import build_solve
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_seed

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmpjax.pds.sweep import Solved
+from pmpjax.pds.sweep.problem import Solved
 from pmpjax.statistics import rank_correlation, standardised
 
 

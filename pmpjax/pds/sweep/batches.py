@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 import pmpjax as pmp
 from pmpjax.data import Prepared, batch_schedule
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.sweep import SolveConfig, Step, check_health, score_instances
+from pmpjax.pds.sweep.problem import SolveConfig, Step, check_health, score_instances
 from pmpjax.runs.seeds import stage_generator, stage_seed
 from pmpjax.statistics import standardised
 from pmpjax.train.warm_start import WarmStart

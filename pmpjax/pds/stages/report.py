@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pmpjax.data import DocumentTable
 from pmpjax.pds.compare import comparison_table
-from pmpjax.pds.evaluate import title
 from pmpjax.pds.figures import draw_scores
+from pmpjax.pds.stages.evaluate import title
 from pmpjax.runs import write_text
 
 _STYLE = """

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import Decoder, Rows, initialise
-from pmpjax.pds.estimators import instance_scores
-from pmpjax.pds.plan import draw_instances, draw_steps, drawn_in_proportion, plan, pool_weights
-from pmpjax.pds.solve import build_solve
-from pmpjax.pds.sweep import SweepError, score_instances
+from pmpjax.pds.stages.solve import build_solve
+from pmpjax.pds.sweep.batches import draw_instances, draw_steps, drawn_in_proportion, plan, pool_weights
+from pmpjax.pds.sweep.problem import SweepError, score_instances
+from pmpjax.pds.sweep.scores import instance_scores
 from pmpjax.statistics import standardised
 from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
-from tests.pds.test_solve import CONFIG as SOURCE
-from tests.pds.test_solve import MODEL
+from tests.pds.stages.test_solve import CONFIG as SOURCE
+from tests.pds.stages.test_solve import MODEL
 
 CONFIG = dataclasses.replace(SOURCE, instances=80, steps=8, along="selection")
 

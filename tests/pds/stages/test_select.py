@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines import random
-from pmpjax.pds.select import (
+from pmpjax.pds.stages.select import (
     SelectConfig,
     build_select,
     falling_times,

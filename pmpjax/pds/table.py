@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from pmpjax.baselines import random
 from pmpjax.baselines.registry import build_rivals
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.evaluate import BASELINE, METHOD, build_evaluate
-from pmpjax.pds.prepare import STEPS, prepare
-from pmpjax.pds.pretrain import build_pretrain
-from pmpjax.pds.proxy import build_proxy
-from pmpjax.pds.receding import build_receding
-from pmpjax.pds.report import build_report
-from pmpjax.pds.select import build_select
-from pmpjax.pds.solve import build_solve
+from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
+from pmpjax.pds.stages.prepare import STEPS, prepare
+from pmpjax.pds.stages.pretrain import build_pretrain
+from pmpjax.pds.stages.proxy import build_proxy
+from pmpjax.pds.stages.receding import build_receding
+from pmpjax.pds.stages.report import build_report
+from pmpjax.pds.stages.select import build_select
+from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.data import Budget, SourceError, load_tokenizer
-from pmpjax.pds.prepare import STEPS, PrepareConfig, load_prepared, prepare
+from pmpjax.pds.stages.prepare import STEPS, PrepareConfig, load_prepared, prepare
 
 BUDGET = Budget(docstring=150_000, code=100_000, readme=10_000, changelog=1_000, licence=20_000, data=40_000)
 CONFIG = PrepareConfig(
