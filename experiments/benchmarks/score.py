@@ -25,7 +25,9 @@ import numpy as np
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.models import ScorerModel
-from pmpjax.scoring.engine import ScoreConfig, build_score, computed_tokens, length_batches, prepared_shards
+from pmpjax.pds.stages.score import build_score
+from pmpjax.scoring.engine import ScoreConfig, computed_tokens, length_batches
+from pmpjax.scoring.shards import prepared_shards
 from pmpjax.train import load_params
 from pmpjax.train.model import ModelConfig, forward_flops
 
@@ -69,7 +71,7 @@ def stage(config: ScoreConfig, model: ModelConfig, prepared: Prepared, params: A
 
 
 def measure(run: Path, rounds: int, rows: int) -> dict:
-    config, model = ScoreConfig(), ModelConfig()
+    config, model = ScoreConfig(known_rows="predicted"), ModelConfig()
     prepared = load_prepared(run / "prepare")
     decoder = model.decoder(prepared.vocabulary)
     params = jax.device_put(load_params(run / "fit" / "params"))
