@@ -5,7 +5,7 @@
 RUN is the folder of a `pmpjax pds run` (runs/pds-run), of which the corpus and the scorer are taken. In a round the
 stage scores the next documents of the corpus, with all that belongs to it: cutting into shards and batches, transfers,
 tables, Parquet, checking and removing the shards. Then, or before, the bare pass is called on the same batches, which
-lie on the device already. Neither compiles. Writes score.md and score.json beside this file.
+lie on the device already. Neither compiles. Writes score.md and score.json next to this file.
 """
 
 import argparse

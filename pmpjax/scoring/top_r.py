@@ -118,8 +118,8 @@ def gumbel_selection(
         parts: the corpus in its order. scale: `measure` of all its scores.
         temperature: tau; 0 keeps the highest scores.
         budget: tokens of the selection.
-        share: no group holds more than this share of the budget: its documents are passed over from the first one on
-            that would bring it above.
+        share: no group holds more than this share of the budget: its documents are left out from the first one on that
+            would exceed it.
 
     Source: PDS (arXiv 2410.07064), section 2.3.
     """

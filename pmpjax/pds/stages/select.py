@@ -44,9 +44,9 @@ class SelectConfig:
         ratio: share of the source's tokens.
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
         largest_share: no group of origins (a kind of harvested text, an ending of files) has more than this share of
-            the budget; its documents are passed over from the first one on that would bring it above.
-        repeat_by_rank: methods whose documents come as often as their rank says (`rank_weights`); all others, as their
-            papers have it, take each chosen document once. Repetition helps only where the highest ranks are right:
+            the budget; its documents are left out from the first one on that would exceed it.
+        repeat_by_rank: methods whose documents are repeated by their rank (`rank_weights`); all others, as in their
+            papers, take each chosen document once. Repetition helps only where the highest ranks are right:
             AdamW's scores and RHO-Loss gain by it, SGD's scores do not (`experiments/pds_compare.md`).
         slope: of those weights, in [0, 1]: from 1 + slope for the first document to 1 - slope for the last. It is for
             trainings of less than two passes over the selection; where more would be made, a larger ratio is better

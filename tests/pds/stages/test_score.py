@@ -47,7 +47,7 @@ def test_the_stage_is_the_scored_shards_one_behind_the_other(corpus, whole):
     for shard in shards[:2]:
         (of_shard,) = (np.flatnonzero(np.isin(prepared.documents.ids, shard.ids)),)
         assert score_shard(DECODER, params, shard, CONFIG).equals(table.take(of_shard))
-    # Another cut into shards puts rows beside others, and at most rounds them otherwise.
+    # Another cut into shards puts rows into other batches, and at most rounds them otherwise.
     np.testing.assert_allclose(score_shard(DECODER, params, one, CONFIG)["score"], table["score"], rtol=1e-5, atol=1e-6)
 
     facts = json.loads((whole / "score.json").read_text())
