@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh
 
 import pmpjax as pmp
-from pmpjax.control.conditions import conditions_at, consistency_check
+from pmpjax.control.conditions import conditions_at
+from pmpjax.control.verify import consistency_check
 from pmpjax.data import Prepared
 from pmpjax.evaluation import rank_correlation
 from pmpjax.models import Decoder, Rows

@@ -261,7 +261,9 @@ def sweep_function(
     ) -> pmp.Sweep:
         problem = proxy_problem(config, decoder, optimizer, dev, mesh)
         others = () if beside is None else (beside,)
-        worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk, beside=others)
+        worth = obs.contributions_of(
+            sharded_losses(decoder, mesh), instances, chunk=config.chunk, extra_directions=others
+        )
         observe: dict[str, obs.Observable] = {
             "worth": obs.every(config.period, worth),
             "gradient": obs.control_gradient,
