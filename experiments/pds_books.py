@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pmpjax.baselines.registry import RIVALS
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.config import TextConfig
-from pmpjax.pds.rivals import RIVALS
 from pmpjax.runs.files import write_text
 
 TARGET = (

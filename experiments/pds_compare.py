@@ -7,9 +7,9 @@ Source installed-docs, target scipy's reference documentation; every setting is 
 import sys
 from pathlib import Path
 
+from pmpjax.baselines.registry import RIVALS
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
-from pmpjax.pds.rivals import RIVALS
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, rivals=RIVALS)
 

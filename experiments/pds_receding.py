@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
-from pmpjax.pds.report import receding_verdict
+from pmpjax.pds.stages.report import receding_verdict
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, mpc=300)
 

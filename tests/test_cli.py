@@ -15,7 +15,7 @@ from pmpjax.cli import main
 from pmpjax.pds import PDSConfig
 from pmpjax.pds.config import deciding
 from pmpjax.pds.presets import PRESETS
-from pmpjax.pds.stages import STAGES
+from pmpjax.pds.table import STAGES
 from pmpjax.runs import open_run
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import write_texts

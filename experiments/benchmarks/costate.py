@@ -28,10 +28,10 @@ from rich.progress import track
 import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.control.binomial import schedule
+from pmpjax.costs.compiled import matrix_product_flops
 from pmpjax.law.problems import PerceptronProblem, control_problem, draw
 from pmpjax.runs.files import write_json, write_text
 from pmpjax.runs.plots import figure
-from pmpjax.train.compiled import matrix_product_flops
 
 SLOTS = 12
 ADJOINTS: dict[str, pmp.AbstractAdjoint] = {

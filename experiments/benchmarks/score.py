@@ -22,12 +22,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.models import ScorerModel
-from pmpjax.pds.score import ScoreConfig, build_score, computed_tokens, length_batches, prepared_shards
+from pmpjax.scoring.engine import ScoreConfig, build_score, computed_tokens, length_batches, prepared_shards
 from pmpjax.train import load_params
 from pmpjax.train.model import ModelConfig, forward_flops
-from pmpjax.train.utilisation import peak_flops
 
 
 class Silent:

@@ -92,8 +92,8 @@ def work(kind: str, weights: str) -> None:
 def measure(rounds: int, steps: int) -> dict:
     import jax
 
+    from pmpjax.costs.utilisation import peak_flops
     from pmpjax.models import Decoder, DecoderConfig, initialise, save_pretrained
-    from pmpjax.train.utilisation import peak_flops
 
     config = DecoderConfig(vocabulary=VOCABULARY, **SIZES)
     results: dict[str, list] = {"ours": [], "peer": [], "peak": []}

@@ -21,7 +21,7 @@ STAGES = {
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }
-"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.stages`."""
+"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.table`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +142,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pmpjax.costs.hardware import hardware
     from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
     from pmpjax.pds.presets import PLACEMENTS
-    from pmpjax.train.hardware import hardware
 
     placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)
     if options.hardware is not None:
@@ -170,9 +170,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
 
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
+    from pmpjax.baselines.registry import RIVALS
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import comparison_table
-    from pmpjax.pds.rivals import RIVALS
 
     given, preset = _given_preset(arguments)
     begun = _default(given, value_of(arguments, "--stages-from", "None"))

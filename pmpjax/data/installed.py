@@ -1,6 +1,6 @@
 """`installed-docs`: the text that every installation of this package already has.
 
-The standard library and the runtime dependencies of pmpjax (their whole closure, extras left out) carry about 17 MB of
+The standard library and a constant list of packages (what pmpjax needed to run in autumn 2026) carry about 17 MB of
 docstrings and 135 MB of code beside licences, change logs and data files: a real crawl of mixed quality that needs no
 download. Nothing is imported: docstrings are found in the syntax tree.
 """

@@ -1,4 +1,4 @@
-"""The files of the standard library and of the packages that pmpjax needs to run."""
+"""The files of the standard library and of a constant list of packages: what pmpjax needed to run in autumn 2026."""
 
 import os
 import platform
@@ -8,12 +8,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.requirements import Requirement
-
-from pmpjax.data.documents import SourceError
-
-ROOT = "pmpjax"
 STANDARD_LIBRARY = "python"
+
+PACKAGES = tuple(
+    """
+    absl-py aiofiles anyio array-record attrs certifi charset-normalizer click cloudpickle contourpy cycler
+    dm-tree docstring-parser einops etils filelock flax fonttools fsspec googleapis-common-protos grain h11
+    hf-xet httpcore2 httpx2 huggingface-hub humanize idna immutabledict jax jaxlib jaxtyping kiwisolver
+    markdown-it-py matplotlib mdurl ml-dtypes msgpack numpy opt-einsum optax orbax-checkpoint packaging pillow
+    portpicker prometheus-client promise protobuf psutil pyarrow pygments pyparsing python-dateutil pyyaml
+    requests rich safetensors scipy simple-parsing simplejson six tensorboardx tensorflow-datasets
+    tensorflow-metadata tensorstore termcolor tokenizers toml tqdm treescope truststore typeguard
+    typing-extensions tyro tzdata urllib3 uvloop wadler-lindig wrapt zipp
+    """.split()
+)
+"""Names in normal form, a constant: a new dependency, an extra or a busy Colab image must not change the corpus."""
 
 # Linux distributions ship these parts of the standard library apart or not at all; the corpus must not depend on it.
 _SPLIT_OFF = ("test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "distutils", "site-packages")
@@ -39,40 +48,11 @@ def normal_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def runtime_closure(root: str = ROOT) -> dict[str, metadata.Distribution]:
-    """The installed distributions that `root` needs to run, by normal name, sorted, without `root` itself.
-
-    Requirements are followed with their markers evaluated on this machine and with the extras that they ask for; the
-    extras of `root` are not followed, so that tools for tests and whatever else is installed change nothing.
-    Raises `SourceError` when `root` is not installed; requirements that are not installed are left out.
-    """
-    try:
-        metadata.distribution(root)
-    except metadata.PackageNotFoundError as error:
-        raise SourceError(f"{root} is not installed as a package, so its closure is unknown; pip install it") from error
-    found: dict[str, metadata.Distribution] = {}
-    visited: set[tuple[str, frozenset[str]]] = set()
-    pending = [(root, frozenset[str]())]
-    while pending:
-        name, extras = pending.pop()
-        key = normal_name(name)
-        if (key, extras) in visited:
-            continue
-        visited.add((key, extras))
-        try:
-            found[key] = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        for line in found[key].requires or []:
-            requirement = Requirement(line)
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                pending.append((requirement.name, frozenset(requirement.extras)))
-    return {name: found[name] for name in sorted(found) if name != normal_name(root)}
-
-
 def installed_files() -> tuple[dict[str, str], list[InstalledFile]]:
-    """Versions by package, and all files of the standard library and of the closure, in a fixed order."""
+    """Versions by package, and all files of the standard library and of `PACKAGES`, in a fixed order.
+
+    A package of the list that is not installed is left out: a later version of another one may do without it.
+    """
     versions = {STANDARD_LIBRARY: platform.python_version()}
     library = Path(sysconfig.get_path("stdlib"))
     files = []
@@ -83,7 +63,11 @@ def installed_files() -> tuple[dict[str, str], list[InstalledFile]]:
             for path in (Path(folder, name) for name in names)
             if not path.name.startswith(_LOCAL)
         ]
-    for package, distribution in runtime_closure().items():
+    for package in PACKAGES:
+        try:
+            distribution = metadata.distribution(package)
+        except metadata.PackageNotFoundError:
+            continue
         versions[package] = distribution.version
         for entry in distribution.files or []:
             if ".." not in entry.parts and entry.suffix != ".pyc":

@@ -9,19 +9,19 @@ import pyarrow.parquet as pq
 import pmpjax as pmp
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder, Rows
-from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.estimators import instance_scores
 from pmpjax.pds.injection import random_documents
-from pmpjax.pds.plan import draw_instances, plan
-from pmpjax.pds.plant import Warm
-from pmpjax.pds.proxy import load_proxy
-from pmpjax.pds.score import score_shard
-from pmpjax.pds.shards import Shard
-from pmpjax.pds.sweep import score_instances
+from pmpjax.pds.stages.proxy import load_proxy
+from pmpjax.pds.sweep.batches import draw_instances, plan
+from pmpjax.pds.sweep.problem import score_instances
+from pmpjax.pds.sweep.scores import instance_scores
 from pmpjax.pds.work import load_data
 from pmpjax.runs import stored_config
+from pmpjax.runs.seeds import stage_generator
+from pmpjax.scoring.engine import score_shard
+from pmpjax.scoring.shards import Shard
 from pmpjax.train import load_params
+from pmpjax.train.warm_start import WarmStart
 
 
 def check_scores(out: Path, *, documents: int = 300, pairs: int = 256) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) ->
     return np.asarray(table["score"])
 
 
-def shuffled_scores(config: PDSConfig, data: Prepared, proxy: Warm, count: int) -> tuple[np.ndarray, np.ndarray]:
+def shuffled_scores(config: PDSConfig, data: Prepared, proxy: WarmStart, count: int) -> tuple[np.ndarray, np.ndarray]:
     """PDS scores of rows of the target's test split, and of the same rows with their tokens in random order: [P], [P].
 
     The sweep is the stage solve's own: same instances, batches and dev rows.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pmpjax.evaluation import estimate
-from pmpjax.pds.evaluate import BASELINE, RECEDING, paired_difference, title
+from pmpjax.pds.stages.evaluate import BASELINE, RECEDING, title
+from pmpjax.statistics import estimate, paired_difference
 
 PDS_STAGES = ("proxy", "solve", "fit", "score")
 """The stages that are there only to choose the data."""

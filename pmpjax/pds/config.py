@@ -3,17 +3,17 @@
 import dataclasses
 from typing import Any
 
+from pmpjax.baselines.registry import RIVALS, Rival, check_rivals
 from pmpjax.data import Budget
-from pmpjax.pds.evaluate import METHOD, EvaluateConfig
-from pmpjax.pds.fit import FitConfig
-from pmpjax.pds.prepare import PrepareConfig
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.report import ReportConfig
-from pmpjax.pds.rivals import RIVALS, Rival, check_rivals
-from pmpjax.pds.score import ScoreConfig
-from pmpjax.pds.select import SelectConfig
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages.evaluate import METHOD, EvaluateConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.report import ReportConfig
+from pmpjax.pds.stages.select import SelectConfig
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.scoring.engine import ScoreConfig
+from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train.mesh import MeshConfig
 from pmpjax.train.model import ModelConfig
 

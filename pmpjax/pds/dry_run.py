@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pmpjax.costs.compiled import Memory, Traffic, collectives, matrix_product_flops, memory
+from pmpjax.costs.hardware import ACCELERATORS, Accelerator, Compute, Hardware, hardware
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.overhead import stage_flops
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.programs import stage_programs
 from pmpjax.train import make_mesh
-from pmpjax.train.compiled import Memory, Traffic, collectives, matrix_product_flops, memory
-from pmpjax.train.hardware import ACCELERATORS, Accelerator, Compute, Hardware, hardware
 
 COMPARED = ("v2", "v5e", "v5p", "v6e", "a100", "h100")
 """Kinds of device whose hours stand side by side."""

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 
 from pmpjax.data import Prepared, document_rows
 from pmpjax.data.rows import Rows
-from pmpjax.pds.common import stage_generator
 from pmpjax.pds.config import PDSConfig, deciding
-from pmpjax.pds.evaluate import METHOD
-from pmpjax.pds.stages import STAGES
+from pmpjax.pds.stages.evaluate import METHOD
+from pmpjax.pds.table import STAGES
 from pmpjax.pds.work import Work, load_data
 from pmpjax.runs import open_run, stored_config
+from pmpjax.runs.seeds import stage_generator
 
 COMMAND = "pds noise"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.pds.config import PDSConfig, deciding
-from pmpjax.pds.evaluate import METHOD
-from pmpjax.pds.stages import Stage, stages_of
+from pmpjax.pds.stages.evaluate import METHOD
 from pmpjax.pds.summary import metrics_of
+from pmpjax.pds.table import Stage, stages_of
 from pmpjax.pds.work import Work
 from pmpjax.runs import Run, RunError, open_run, write_json
 from pmpjax.runs.progress import note

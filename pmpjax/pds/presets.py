@@ -2,17 +2,17 @@
 
 import dataclasses
 
+from pmpjax.costs.hardware import hardware
 from pmpjax.data import Budget
 from pmpjax.pds.config import PDSConfig, TextConfig
-from pmpjax.pds.evaluate import METHOD
-from pmpjax.pds.fit import FitConfig
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.score import ScoreConfig
-from pmpjax.pds.select import SelectConfig
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages.evaluate import METHOD
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.select import SelectConfig
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.scoring.engine import ScoreConfig
+from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig
-from pmpjax.train.hardware import hardware
 from pmpjax.train.model import ModelConfig
 
 
@@ -119,7 +119,7 @@ class Placement:
     """Where a run would take place, and what is assumed to tell its cost.
 
     Attributes:
-        hardware: KIND-COUNT of `pmpjax.train.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.
+        hardware: KIND-COUNT of `pmpjax.costs.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.
         utilisation: share of the peak that useful products reach; 0.4 is what well-tuned runs report.
         corpus_tokens: tokens scored; None is as many as give a selection that is seen once.
         dev_rows: rows of the target's dev split, where the sweep takes all of them; LIMA has 1,030.

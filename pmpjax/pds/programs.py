@@ -11,13 +11,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pmpjax.control.adjoint import Checkpointed
 from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, parameter_count
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.fit import squared_errors
 from pmpjax.pds.overhead import corpus_tokens
-from pmpjax.pds.plant import plant
 from pmpjax.pds.presets import Placement
-from pmpjax.pds.score import score_function
-from pmpjax.pds.solve import first_sweep_flops, sweep_flops
-from pmpjax.pds.sweep import SolveConfig, Step, sweep_function
+from pmpjax.pds.stages.solve import first_sweep_flops, sweep_flops
+from pmpjax.pds.sweep.inner import plant
+from pmpjax.pds.sweep.problem import SolveConfig, Step, sweep_function
+from pmpjax.scoring.engine import score_function
+from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.loop import step_function
 from pmpjax.train.mesh import BATCH_AXES, check_mesh, shardings

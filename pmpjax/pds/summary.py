@@ -3,9 +3,9 @@
 from typing import Any
 
 from pmpjax.pds.compare import comparison, selection_costs
-from pmpjax.pds.evaluate import load_evaluation
 from pmpjax.pds.origins import origin_shares
-from pmpjax.pds.receding import at_equal_cost
+from pmpjax.pds.stages.evaluate import load_evaluation
+from pmpjax.pds.stages.receding import at_equal_cost
 from pmpjax.pds.work import Work
 
 
@@ -16,7 +16,7 @@ def metrics_of(work: Work, method: str) -> dict[str, Any]:
     seed]}, `scorer_spearman`, `selected_fraction`, `duplicates_removed`, `leaks_removed`, `rejected_rows`, `seeds`,
     `origins` {name: {source, selection}: shares of the tokens}, `stage_seconds`, `stage_flops`, and under `stages` the
     facts of each. With other methods than random also `comparison` (`pmpjax.pds.compare.comparison`), and with a
-    receding horizon `receding` (`pmpjax.pds.receding.at_equal_cost`).
+    receding horizon `receding` (`pmpjax.pds.stages.receding.at_equal_cost`).
     """
     config, data, stages = work.config, work.data, work.facts
     evaluation = load_evaluation(work.folders["evaluate"])

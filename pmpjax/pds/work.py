@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.plant import Warm
-from pmpjax.pds.pretrain import load_curves
-from pmpjax.pds.proxy import load_proxy
-from pmpjax.pds.receding import load_receding
-from pmpjax.pds.select import load_selections
+from pmpjax.pds.stages.pretrain import load_curves
+from pmpjax.pds.stages.proxy import load_proxy
+from pmpjax.pds.stages.receding import load_receding
+from pmpjax.pds.stages.select import load_selections
 from pmpjax.runs import fingerprint
 from pmpjax.train.mesh import make_mesh
+from pmpjax.train.warm_start import WarmStart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Work:
         return None if jax.device_count() == 1 else make_mesh(self.config.mesh)
 
     @property
-    def proxy(self) -> Warm:
+    def proxy(self) -> WarmStart:
         """theta_0, and the rule and the state with which its training would go on."""
         return load_proxy(self.config.proxy, self.folders["proxy"])
 

@@ -15,7 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
+from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import PackedRows, token_stream
+from pmpjax.data.corpus import STEPS, CorpusConfig, build_corpus
 from pmpjax.models import (
     Decoder,
     DecoderConfig,
@@ -31,7 +33,6 @@ from pmpjax.runs.files import plain, sha256
 from pmpjax.runs.metrics import Metrics, read_metrics
 from pmpjax.runs.progress import Bar, progress
 from pmpjax.train.checkpoints import load_params, save_params
-from pmpjax.train.corpus import STEPS, CorpusConfig, build_corpus
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.loop import train
@@ -39,7 +40,6 @@ from pmpjax.train.mesh import MeshConfig, check_mesh, data_share, make_mesh
 from pmpjax.train.model import ModelConfig, forward_flops
 from pmpjax.train.optimizers import OptimizerConfig, adamw, rate_schedule
 from pmpjax.train.record import Report
-from pmpjax.train.utilisation import peak_flops
 
 _NOT_DECIDING = ("mesh", "save_every", "keep", "sample")
 

@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.train.compiled import matrix_product_flops
+from pmpjax.costs.compiled import matrix_product_flops
 from tests.control.small import small
 
 ADJOINTS = {

@@ -10,7 +10,7 @@ import pytest
 from pmpjax.data import installed, packages
 from pmpjax.data.documents import SourceError
 from pmpjax.data.installed import Budget, fingerprints, harvest, kind_of, reference
-from pmpjax.data.packages import InstalledFile, installed_files, runtime_closure
+from pmpjax.data.packages import PACKAGES, STANDARD_LIBRARY, InstalledFile, installed_files, normal_name
 
 SMALL = Budget(docstring=60_000, code=60_000, readme=20_000, changelog=1_000, licence=20_000, data=40_000)
 
@@ -28,30 +28,15 @@ def package(document):
     return document.origin.split(":")[0]
 
 
-def test_the_closure_holds_what_runs_and_nothing_else():
-    closure = runtime_closure()
-    assert {"jax", "jaxlib", "numpy", "scipy", "optax", "flax", "pyarrow", "tokenizers"} <= set(closure)
-    assert not {"pmpjax", "pytest", "pip", "setuptools", "ruff", "pyright", "beartype", "chex"} & set(closure)
-    assert list(closure) == sorted(closure)
-
-
-def test_a_requirement_with_an_extra_is_followed(tmp_path, monkeypatch):
-    """root -> a[x] -> (extra x) b; a's extra y, root's own extra and a marker of another system lead nowhere."""
-    wanted = {
-        "root": ["a[x]>1", 'c ; extra == "test"', 'd ; sys_platform == "nowhere"'],
-        "a": ['b ; extra == "x"', 'e ; extra == "y"', "root"],
-        "b": ["absent"],
-        **{name: [] for name in "cde"},
-    }
-    for name, requires in wanted.items():
-        information = tmp_path / f"{name}-1.dist-info"
-        information.mkdir()
-        lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: 1", *(f"Requires-Dist: {line}" for line in requires)]
-        (information / "METADATA").write_text("\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert list(runtime_closure("root")) == ["a", "b"]
-    with pytest.raises(SourceError, match="nosuch is not installed"):
-        runtime_closure("nosuch")
+def test_the_packages_are_a_constant_that_the_manifest_of_a_harvest_repeats(small):
+    """Of the list, whatever is installed is harvested; nothing else is, however much lies beside it."""
+    installed_names = {normal_name(distribution.metadata["Name"]) for distribution in metadata.distributions()}
+    versions = installed_files()[0]
+    assert list(versions) == [STANDARD_LIBRARY, *(name for name in PACKAGES if name in installed_names)]
+    assert {package(document) for document in small.documents} <= set(versions)
+    assert {"jax", "jaxlib", "numpy", "scipy", "optax", "flax", "pyarrow", "tokenizers"} <= set(versions)
+    assert not {"pmpjax", "pytest", "pip", "setuptools", "ruff", "pyright", "beartype", "chex"} & set(versions)
+    assert list(PACKAGES) == sorted(map(normal_name, PACKAGES))
 
 
 def test_a_mixed_sample_within_its_budget(small):

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmpjax.data import DocumentTable, Prepared, document_rows
-from pmpjax.pds.plant import Warm
 from pmpjax.train import OptimizerConfig, adamw
+from pmpjax.train.warm_start import WarmStart
 
 VOCABULARY, END, LENGTH = 24, 0, 12
 
@@ -74,7 +74,7 @@ def prepared_corpus(folder, documents=60, seed=0) -> Prepared:
     )
 
 
-def warm_start(params) -> Warm:
+def warm_start(params) -> WarmStart:
     """A proxy whose Adam has moments of all coordinates, those of no training in particular."""
     optimizer = OptimizerConfig(learning_rate=0.02, warmup_steps=0)
 
@@ -93,7 +93,7 @@ def warm_start(params) -> Warm:
 
     state = adamw(optimizer).init(params)
     state = jax.tree.map(moments, state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState))
-    return Warm(params, state, optimizer)
+    return WarmStart(params, state, optimizer)
 
 
 WORDS = (

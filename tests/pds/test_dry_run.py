@@ -9,17 +9,17 @@ import sys
 import jax
 import pytest
 
+from pmpjax.costs.hardware import ACCELERATORS
 from pmpjax.models import Decoder, initialise, parameter_count
 from pmpjax.pds.config import PDSConfig, TextConfig
 from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
-from pmpjax.pds.fit import FitConfig
 from pmpjax.pds.presets import PLACEMENTS, PRESETS, Placement
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.score import ScoreConfig
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.scoring.engine import ScoreConfig
+from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig
-from pmpjax.train.hardware import ACCELERATORS
 from pmpjax.train.model import ModelConfig
 
 MODEL = ModelConfig(width=16, layers=1, heads=4, key_value_heads=2, hidden=32)

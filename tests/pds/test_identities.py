@@ -12,8 +12,8 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.estimators import agreement, spread_over_time
-from pmpjax.pds.sweep import SolveConfig, Solved, Step, improve, mean_loss, score_instances
+from pmpjax.pds.sweep.problem import SolveConfig, Solved, Step, improve, mean_loss, score_instances
+from pmpjax.pds.sweep.scores import agreement, spread_over_time
 from pmpjax.train import adamw
 from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
 

@@ -17,16 +17,17 @@ import pytest
 
 from pmpjax.cli import main
 from pmpjax.data import load_prepared
-from pmpjax.pds import PDSConfig, checks, pipeline, receding, run, run_stage
+from pmpjax.pds import PDSConfig, checks, pipeline, run, run_stage
 from pmpjax.pds.checks import check_scores
 from pmpjax.pds.config import TextConfig
-from pmpjax.pds.fit import FitConfig, build_fit
-from pmpjax.pds.pretrain import PretrainConfig
-from pmpjax.pds.proxy import ProxyConfig
-from pmpjax.pds.select import SelectConfig, load_selections
-from pmpjax.pds.stages import stages_of
-from pmpjax.pds.sweep import SolveConfig
+from pmpjax.pds.stages import receding
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.select import SelectConfig, load_selections
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.table import stages_of
 from pmpjax.runs import RunError, open_run, stored_config, write_json
+from pmpjax.scoring.regressor import FitConfig, build_fit
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, write_texts

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.evaluation import Speedup
-from pmpjax.pds.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
 from pmpjax.pds.origins import origin_shares
-from pmpjax.pds.report import ReportConfig, build_report
+from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
+from pmpjax.pds.stages.report import ReportConfig, build_report
+from pmpjax.statistics import Speedup
 from tests.pds.synthetic import prepared_corpus
 
 STEPS = np.arange(0, 401, 20)

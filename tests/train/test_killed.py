@@ -12,20 +12,20 @@ import pytest
 from pmpjax.runs.metrics import read_metrics
 from tests.pds.synthetic import write_texts
 
-STEPS = 120
-OPTIONS = f"""
+OPTIONS = """
     --corpus.vocabulary 300 --model.width 16 --model.layers 1 --model.heads 2 --model.key-value-heads 1
-    --model.hidden 32 --length 16 --batch 8 --accumulate 2 --steps {STEPS} --evaluate-every 25 --save-every 8
+    --model.hidden 32 --length 16 --batch 8 --accumulate 2 --evaluate-every 25 --save-every 8
     --optimizer.warmup-steps 5
 """
 
 
-def start(folder, out):
+def start(folder, out, steps):
     # Compilations are kept, so that a restart is quick.
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
     corpus = ["--corpus.source", str(folder / "train.jsonl"), "--corpus.heldout", str(folder / "heldout.jsonl")]
-    line = [sys.executable, "-m", "pmpjax", "train", *corpus, *OPTIONS.split(), "--out", str(out)]
+    options = [*corpus, *OPTIONS.split(), "--steps", str(steps), "--out", str(out)]
+    line = [sys.executable, "-m", "pmpjax", "train", *options]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
 
@@ -46,25 +46,26 @@ def numbers(out):
     return [{key: value for key, value in line.items() if key not in changing} for line in lines]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills):
+@pytest.mark.parametrize("kills, steps", [(1, 120), pytest.param(20, 400, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills, steps):
     for name, count, seed in (("train", 60, 0), ("heldout", 20, 1)):
         write_texts(tmp_path / f"{name}.jsonl", 0, count, seed)
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    finish(start(tmp_path, whole))
+    finish(start(tmp_path, whole, steps))
     generator = random.Random(kills)
     for kill in range(kills):
-        process = start(tmp_path, out)
-        # Waits for its share of the steps that are left, less one interval; from then on the moment is random.
-        before = newest(out)
-        goal = before + (STEPS - before) // (2 * (kills - kill) + 1) - 8
-        while newest(out) < goal and process.poll() is None:
+        process = start(tmp_path, out, steps)
+        # All kills together leave the second half of the steps: each waits for its share of the first. Where the run is
+        # ahead of that, the moment is any from its start to the next checkpoint.
+        before, goal = newest(out), steps * (kill + 1) // (2 * kills) - 8
+        latest = time.monotonic() + (generator.uniform(0, 4) if goal <= before else 60)
+        while newest(out) < max(goal, before + 1) and time.monotonic() < latest and process.poll() is None:
             time.sleep(0.002)  # polls the other process
-        time.sleep(generator.uniform(0, 0.1) + (generator.uniform(0, 4) if goal <= before else 0))
+        time.sleep(generator.uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert not (out / "metrics.json").exists(), "it ended before it was killed: give it more steps"
-    finish(start(tmp_path, out))
+    finish(start(tmp_path, out, steps))
     for name in ("corpus/tokenizer.json", "train/params.npz", "train/curves.npz"):
         assert (whole / name).read_bytes() == (out / name).read_bytes(), name
     assert numbers(whole) == numbers(out)

@@ -1,0 +1,1 @@
+"""What a compiled program costs: memory, FLOPs, collectives, hours on known hardware."""

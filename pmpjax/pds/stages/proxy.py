@@ -1,0 +1,96 @@
+"""The stage `proxy`: a warm proxy language model, theta_0, around which the costate is taken."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
+from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.runs import write_json
+from pmpjax.runs.progress import Bar
+from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
+from pmpjax.train import OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
+from pmpjax.train.model import ModelConfig, forward_flops
+from pmpjax.train.warm_start import WarmStart, warm_start
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyConfig:
+    """How the proxy is trained.
+
+    Attributes:
+        steps: training steps, on a random part of the source as large as they take.
+        batch: rows of a step.
+        optimizer: AdamW.
+        save_every: steps between checkpoints.
+        steps_per_call: steps that the device makes before the host is asked again.
+        model: the decoder of the costate sweep; None is the one that is pretrained at the end.
+    """
+
+    steps: int = 160
+    batch: int = 16
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(warmup_steps=20))
+    save_every: int = 40
+    steps_per_call: int = 10
+    model: ModelConfig | None = None
+
+
+def build_proxy(
+    config: ProxyConfig,
+    model: ModelConfig,
+    prepared: Prepared,
+    seed: int,
+    folder: Path,
+    bar: Bar,
+    mesh: Mesh | None = None,
+) -> None:
+    """Fills `folder` with params.npz (theta_0), moments.npz (the optimizer's state there) and proxy.json; goes on from
+    the checkpoints that it finds there."""
+    decoder_config = model.decoder(prepared.vocabulary)
+    decoder = Decoder(decoder_config)
+    documents = stage_generator(seed, "proxy", "documents").permutation(len(prepared.documents.ids))
+    wanted = config.steps * config.batch * prepared.source_rows.shape[1]
+    taken = int(prepared.documents.n_tokens[documents].cumsum().searchsorted(wanted)) + 1
+    tokens, lengths = packed_rows(prepared, documents[:taken])
+    trained = train(
+        example_losses(decoder),
+        adamw(config.optimizer, config.steps),
+        initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
+        scheduled_batches(
+            Rows(tokens, lengths),
+            batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
+        ),
+        config.steps,
+        checkpoints=folder / "checkpoints",
+        save_every=config.save_every,
+        steps_per_call=config.steps_per_call,
+        progress=lambda report: bar.update(report.steps, loss=report.loss),
+        mesh=mesh,
+    )
+    save_params(folder / "params", trained.params)
+    save_state(folder / "moments", trained.opt_state)
+    facts: dict[str, Any] = {
+        "documents": taken,
+        "rows": len(tokens),
+        "first_loss": float(trained.losses[0]),
+        "final_loss": float(trained.losses[-10:].mean()),
+        "flops": proxy_flops(config, decoder_config, tokens.shape[1]),
+    }
+    write_json(folder / "proxy.json", facts)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def proxy_flops(config: ProxyConfig, decoder: DecoderConfig, length: int) -> float:
+    """FLOPs of the stage, for rows of `length` tokens: a gradient is three forward passes."""
+    return 3 * forward_flops(decoder, config.steps * config.batch * (length - 1))
+
+
+def load_proxy(config: ProxyConfig, folder: Path) -> WarmStart:
+    """theta_0 as `Decoder` takes it, the optimizer's state there, and the rule with the rate of the last step."""
+    params = load_params(folder / "params")
+    like = jax.eval_shape(adamw(config.optimizer, config.steps).init, params)
+    return warm_start(params, load_state(folder / "moments", like), config.optimizer, config.steps)

@@ -1,0 +1,1 @@
+"""A function of rows mapped over a corpus: the regressor, its scores in shards, and the selection of the highest."""

@@ -1,0 +1,52 @@
+"""Speed-up and intervals on curves whose answer is known in closed form."""
+
+import numpy as np
+import pytest
+
+from pmpjax.statistics import estimate, smooth, speedup, steps_to_reach
+
+STEPS = np.arange(0, 1001, 10)
+
+
+@pytest.mark.parametrize("factor", [1.3, 2.0, 4.0])
+def test_a_run_that_learns_k_times_as_fast_has_speedup_k(factor):
+    baseline, selected = (1 + 3 * np.exp(-STEPS * k / 400) for k in (1.0, factor))
+    found = speedup(STEPS, selected, baseline, window=1)
+    assert found.ratio == pytest.approx(factor, rel=1e-3)
+    assert found.steps == pytest.approx(1000 / factor, rel=1e-3)
+    assert found.total == 1000
+
+
+def test_equal_curves_have_speedup_one_and_a_worse_one_never_arrives():
+    curve = 5 - STEPS / 500
+    assert speedup(STEPS, curve, curve).ratio == pytest.approx(1)
+    assert speedup(STEPS, curve + 0.01, curve) == (None, 1000, None)
+
+
+def test_noise_is_smoothed_before_the_crossing_is_looked_for():
+    curve = 5 - STEPS / 500
+    dip = curve.copy()
+    dip[3] = 3.5  # a single low measurement at step 30; the curve is there at step 750
+    assert steps_to_reach(STEPS, dip, 3.5, window=1) == 30
+    assert steps_to_reach(STEPS, dip, 3.5, window=5) == pytest.approx(750)
+
+
+def test_smoothing_keeps_lines_and_averages_the_inside():
+    line = 3.0 - 0.1 * STEPS
+    np.testing.assert_allclose(smooth(line, 7), line, rtol=1e-12)
+    values = np.random.default_rng(0).normal(size=50)
+    np.testing.assert_allclose(smooth(values, 5)[2:-2], np.convolve(values, np.full(5, 0.2), "valid"), rtol=1e-9)
+    with pytest.raises(ValueError, match="odd"):
+        smooth(values, 4)
+
+
+def test_a_curve_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="lower the step"):
+        steps_to_reach(np.array([0, 1]), np.array([1.0, np.nan]), 0.5)
+
+
+def test_intervals_cover_the_mean_95_times_in_100():
+    draws = np.random.default_rng(1).normal(loc=2.0, size=(2000, 4))
+    covered = [abs(found.mean - 2.0) <= found.half_width for found in map(estimate, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+    assert estimate([4.0]) == (4.0, None)
