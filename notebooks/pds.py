@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 
 import pmpjax as pmp
 from pmpjax.data import Budget, load_prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds import PDSConfig, run, run_stage
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
@@ -63,7 +63,7 @@ run_stage(config, out, "prepare")
 run_stage(config, out, "proxy")
 data, proxy = load_prepared(out / "prepare"), load_proxy(config.proxy, out / "proxy")
 decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tokens")
+print(f"{len(data.documents.ids):,} documents, {data.source.lengths.sum():,} tokens")
 
 # %% [markdown]
 # **One sweep.** 256 instances are the proxy set here. Forward through $T = 32$ steps, backward with the costate, and
@@ -71,9 +71,9 @@ print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tok
 # the steps.
 
 # %%
-long = np.flatnonzero(data.source_lengths >= config.solve.minimum_tokens)
+long = np.flatnonzero(data.source.lengths >= config.solve.minimum_tokens)
 rows = np.sort(np.random.default_rng(0).permutation(long)[:256])
-instances = Rows(data.source_rows[rows], data.source_lengths[rows])
+instances = data.source.take(rows)
 solve = SolveConfig(rule="sgd", steps=32, dev_batch=64, every=1)
 steps, _ = draw_steps(solve, data, instances, seed=0)
 solved = score_instances(solve, decoder, proxy, steps, instances)

@@ -11,7 +11,7 @@ from pmpjax.data.packing import packed_rows as packed_rows
 from pmpjax.data.prepared import DocumentTable as DocumentTable
 from pmpjax.data.prepared import Prepared as Prepared
 from pmpjax.data.prepared import load_prepared as load_prepared
-from pmpjax.data.prepared import loss_mask as loss_mask
+from pmpjax.data.rows import Rows as Rows
 from pmpjax.data.rows import document_rows as document_rows
 from pmpjax.data.sources import read_source as read_source
 from pmpjax.data.sources import read_sources as read_sources
@@ -27,13 +27,13 @@ __all__ = [
     "PackedRows",
     "Prepared",
     "Rejection",
+    "Rows",
     "SourceError",
     "batch_schedule",
     "document_rows",
     "find_copies",
     "load_prepared",
     "load_tokenizer",
-    "loss_mask",
     "packed_rows",
     "read_source",
     "read_sources",

@@ -16,17 +16,9 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.data import PackedRows, token_stream
+from pmpjax.data import PackedRows, Rows, token_stream
 from pmpjax.data.corpus import STEPS, CorpusConfig, build_corpus
-from pmpjax.models import (
-    Decoder,
-    DecoderConfig,
-    Rows,
-    example_losses,
-    initialise,
-    parameter_count,
-    save_pretrained,
-)
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise, parameter_count, save_pretrained
 from pmpjax.models.huggingface import architecture
 from pmpjax.runs import open_run, write_arrays, write_json
 from pmpjax.runs.files import plain, sha256

@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.data import PackedRows
+from pmpjax.data import PackedRows, Rows
 from pmpjax.data.corpus import CorpusConfig
-from pmpjax.models import Decoder, Rows, load_pretrained, mean_token_loss
+from pmpjax.models import Decoder, load_pretrained, mean_token_loss
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig, generation

@@ -52,13 +52,13 @@ def test_rows_are_the_tokens_of_the_documents(folder, prepared):
     table = prepared.documents
     count = len(table.ids)
     assert len(set(table.ids)) == count == prepared.counts["source"]["documents"]
-    np.testing.assert_array_equal(np.bincount(prepared.source_document, prepared.source_lengths), table.n_tokens)
+    np.testing.assert_array_equal(np.bincount(prepared.source_document, prepared.source.lengths), table.n_tokens)
     some = np.random.default_rng(0).permutation(count)[:50]
     for index, text in zip(some, table.texts(some), strict=True):
         rows = slice(table.first_row[index], table.first_row[index] + table.n_rows[index])
         assert (prepared.source_document[rows] == index).all()
-        filled = np.arange(CONFIG.length) < prepared.source_lengths[rows, None]
-        ids = prepared.source_rows[rows][filled]
+        filled = np.arange(CONFIG.length) < prepared.source.lengths[rows, None]
+        ids = prepared.source.tokens[rows][filled]
         assert ids[-1] == prepared.end_of_document and tokenizer.decode(ids[:-1].tolist()) == text
         assert len(text.encode()) == table.n_bytes[index]
 
@@ -66,7 +66,7 @@ def test_rows_are_the_tokens_of_the_documents(folder, prepared):
 def test_shapes_types_and_counts(prepared):
     counts = prepared.counts
     for name in ("source", "dev", "test"):
-        rows, lengths = getattr(prepared, f"{name}_rows"), getattr(prepared, f"{name}_lengths")
+        rows, lengths, _ = getattr(prepared, name)
         assert rows.dtype == np.int32 and rows.shape == (counts[name]["rows"], CONFIG.length)
         assert lengths.shape == rows.shape[:1] and lengths.min() >= 1 and lengths.max() <= CONFIG.length
         assert 0 <= rows.min() and rows.max() < prepared.vocabulary == 600
