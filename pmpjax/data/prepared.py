@@ -1,17 +1,19 @@
-"""What the stage `prepare` leaves on disk, as arrays: the contract between the data room and the stages of `pds`."""
+"""A prepared corpus of rows on disk and as arrays: the contract between the data room and the stages of `pds`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpjax.data.documents import SourceError
+from pmpjax.data.documents import Document, SourceError
 from pmpjax.data.rows import Rows, document_rows
 from pmpjax.data.storage import read_tokens
 from pmpjax.data.tokenizer import end_of_document, load_tokenizer
+from pmpjax.runs import atomic
 
 
 class DocumentTable(NamedTuple):
@@ -73,6 +75,38 @@ class Prepared(NamedTuple):
     vocabulary: int
     end_of_document: int
     counts: dict[str, Any]
+
+
+def document_index(
+    documents: Sequence[Document], sequences: Sequence[np.ndarray], length: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """(table, counts): where each document lies among rows of `length` tokens, and how many rows there are.
+
+    The table has the columns id, origin, text, bytes, tokens, first_row and rows; the counts are rows and padding, the
+    share of the rows' places that hold no token.
+    """
+    tokens = np.array([len(sequence) for sequence in sequences], np.int64)
+    rows = -(-tokens // length)
+    columns = {
+        "id": [document.id for document in documents],
+        "origin": [document.origin for document in documents],
+        "text": [document.text for document in documents],
+        "bytes": np.array([len(document.text.encode()) for document in documents], np.int64),
+        "tokens": tokens,
+        "first_row": np.cumsum(rows) - rows,
+        "rows": rows,
+    }
+    count = int(rows.sum())
+    return pa.table(columns), {"rows": count, "padding": float(1 - tokens.sum() / (count * length))}
+
+
+def write_index(tables: Mapping[str, pa.Table], folder: Path, role: str) -> None:
+    """Writes documents.parquet, the first table, and ROLE.parquet, the others with their names in a column `split`."""
+    source, *others = tables.items()
+    splits = [table.append_column("split", pa.array([name] * len(table))) for name, table in others]
+    for name, table in (("documents", source[1]), (role, pa.concat_tables(splits))):
+        with atomic(folder / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
 
 
 def load_prepared(folder: Path | str) -> Prepared:
