@@ -7,7 +7,7 @@ from pathlib import Path
 from pmpjax.data import Budget, Document, SourceError
 from pmpjax.data.corpus import Preparation, prepare_corpus
 from pmpjax.data.documents import within_budget
-from pmpjax.data.sources import hold_out
+from pmpjax.data.splits import hold_out
 from pmpjax.data.tokenizer import END_OF_DOCUMENT
 from pmpjax.runs.progress import Bar
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pmpjax.data import Budget, Document
 from pmpjax.data.corpus import STEPS as STEPS
 from pmpjax.data.corpus import Preparation, prepare_corpus
-from pmpjax.data.sources import split_target
+from pmpjax.data.splits import split_target
 from pmpjax.runs.progress import Bar
 
 
