@@ -46,7 +46,7 @@ from matplotlib.figure import Figure
 
 import pmpjax as pmp
 from pmpjax.data import Budget, load_prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds import PDSConfig, run, run_stage
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
@@ -70,7 +70,7 @@ run_stage(config, out, "prepare")
 run_stage(config, out, "proxy")
 data, proxy = load_prepared(out / "prepare"), load_proxy(config.proxy, out / "proxy")
 decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tokens")
+print(f"{len(data.documents.ids):,} documents, {data.source.lengths.sum():,} tokens")
 
 # %% [markdown]
 # **One sweep.** A few instances are the proxy set here. Forward through $T$ steps, backward with the costate, and at
@@ -78,9 +78,9 @@ print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tok
 # over the steps.
 
 # %%
-long = np.flatnonzero(data.source_lengths >= config.solve.minimum_tokens)
+long = np.flatnonzero(data.source.lengths >= config.solve.minimum_tokens)
 rows = np.sort(np.random.default_rng(0).permutation(long)[:opened])
-instances = Rows(data.source_rows[rows], data.source_lengths[rows])
+instances = data.source.take(rows)
 solve = SolveConfig(rule="sgd", steps=opened_steps, dev_batch=64, every=1)
 batches, _ = draw_steps(solve, data, instances, seed=0)
 solved = score_instances(solve, decoder, proxy, batches, instances)

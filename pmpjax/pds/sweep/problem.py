@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig
 from pmpjax.pds.sweep.inner import Rule, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
