@@ -21,8 +21,8 @@ from pmpjax.baselines.instances import (
 )
 from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses
 
 
 class Inverse(NamedTuple):
@@ -65,8 +65,8 @@ def influence(
 
     Args:
         proxy_params: theta, as `decoder` takes it.
-        damping: added to H's diagonal, in nats per label and squared parameter. A proxy of 0.6M parameters after 160 steps
-            needed more than 0.3.
+        damping: added to H's diagonal, in nats per label and squared parameter. A proxy of 0.6M parameters after 160
+            steps needed more than 0.3.
         iterations: at most.
         tolerance: of the residual, relative to the gradient.
         chunk: rows evaluated at once.

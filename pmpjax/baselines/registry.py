@@ -36,16 +36,16 @@ class Setting(NamedTuple):
     @property
     def source_rows(self) -> int:
         """Rows of the source."""
-        return len(self.prepared.source_rows)
+        return len(self.prepared.source.tokens)
 
     @property
     def dev_rows(self) -> int:
         """Rows of the target's dev split."""
-        return len(self.prepared.dev_rows)
+        return len(self.prepared.dev.tokens)
 
     def forward(self, rows: int) -> float:
         """FLOPs of the proxy's forward pass over so many rows."""
-        labels = self.prepared.source_rows.shape[1] - 1
+        labels = self.prepared.source.tokens.shape[1] - 1
         return forward_flops(self.model.decoder(self.prepared.vocabulary), rows * labels)
 
 

@@ -60,7 +60,7 @@ def _fit(work: Work) -> None:
 def _score(work: Work) -> None:
     config, fit = work.config, work.folders["fit"]
     params, targets = load_params(fit / "params"), fit / "targets.parquet"
-    with progress("score", len(work.data.source_rows)) as bar:
+    with progress("score", len(work.data.source.tokens)) as bar:
         build_score(config.score, config.scorer_model, work.data, params, work.folder, bar, work.mesh, targets)
 
 

@@ -68,7 +68,7 @@ def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
         first, last = int(table.first_row[part.start]), part.stop - 1
         rows = slice(first, int(table.first_row[last] + table.n_rows[last]))
         document = prepared.source_document[rows] - part.start
-        tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+        tokens, lengths = prepared.source.tokens[rows], prepared.source.lengths[rows]
         shards.append(Shard(tokens, lengths, document, table.ids[part], first))
     return shards
 

@@ -26,10 +26,10 @@ def test_every_name_has_an_entry_with_a_title_and_a_paper():
 def test_the_flops_are_those_of_passes_over_the_source(tmp_path):
     prepared = prepared_corpus(tmp_path)
     decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    proxy = warm_start(initialise(decoder, stage_key(0, "test"), prepared.source_rows[:1]))
+    proxy = warm_start(initialise(decoder, stage_key(0, "test"), prepared.source.tokens[:1]))
     setting = Setting(TINY, prepared, proxy)
     flops = {name: baseline.flops(setting) for name, baseline in REGISTRY.items()}
-    rows, dev = len(prepared.source_rows), len(prepared.dev_rows)
+    rows, dev = len(prepared.source.tokens), len(prepared.dev.tokens)
     assert flops["dsir"] == 0 and not REGISTRY["dsir"].uses_proxy
     forward = flops["gradient-similarity"] / 3 / (rows + dev)
     assert forward == pytest.approx(setting.forward(1))

@@ -16,7 +16,9 @@ CONFIG = ScoreConfig(batch=8, shard=40, buckets=3, known_rows="predicted")
 
 
 def scorer_params(prepared):
-    params = initialise(ScorerModel(DECODER), jax.random.key(0), prepared.source_rows[:1], prepared.source_lengths[:1])
+    params = initialise(
+        ScorerModel(DECODER), jax.random.key(0), prepared.source.tokens[:1], prepared.source.lengths[:1]
+    )
     return {**params, "weight": jax.random.normal(jax.random.key(1), params["weight"].shape)}
 
 
@@ -29,7 +31,7 @@ def corpus(tmp_path_factory):
 def row_by_row(prepared, params):
     """Each row alone and uncut: no batch, no bucket."""
     apply = jax.jit(lambda tokens, lengths: ScorerModel(DECODER).apply({"params": params}, tokens, lengths))
-    rows = zip(prepared.source_rows, prepared.source_lengths, strict=True)
+    rows = zip(prepared.source.tokens, prepared.source.lengths, strict=True)
     return np.array([apply(tokens[None], np.array([length]))[0] for tokens, length in rows])
 
 
@@ -50,18 +52,18 @@ def test_predictions_do_not_depend_on_batch_or_bucket(corpus):
     expected = row_by_row(prepared, params)
     assert expected.std() > 0.1
     for config in (ScoreConfig(batch=8, buckets=1), CONFIG):
-        found = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, config)
+        found = predict(DECODER, params, prepared.source.tokens, prepared.source.lengths, config)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_row_is_padded_with_does_not_count(corpus):
     prepared, params = corpus
-    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source_rows.shape).astype(np.int32)
-    text = np.arange(LENGTH)[None, :] < prepared.source_lengths[:, None]
-    changed = np.where(text, prepared.source_rows, noise)
-    assert (changed != prepared.source_rows).any()
+    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source.tokens.shape).astype(np.int32)
+    text = np.arange(LENGTH)[None, :] < prepared.source.lengths[:, None]
+    changed = np.where(text, prepared.source.tokens, noise)
+    assert (changed != prepared.source.tokens).any()
     found = (
-        predict(DECODER, params, rows, prepared.source_lengths, CONFIG) for rows in (prepared.source_rows, changed)
+        predict(DECODER, params, rows, prepared.source.lengths, CONFIG) for rows in (prepared.source.tokens, changed)
     )
     np.testing.assert_array_equal(*found)
 

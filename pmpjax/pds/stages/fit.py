@@ -54,7 +54,7 @@ def build_fit(
             f"{config.held_out}; lower --fit.held-out or give a larger source"
         )
     targets = standard_targets(score, ~kept_out, config.clip)
-    tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+    tokens, lengths = prepared.source.tokens[rows], prepared.source.lengths[rows]
     decoder = (config.model or model).decoder(prepared.vocabulary)
     train_rows = np.flatnonzero(~kept_out)
     trained = fit_regressor(

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Prepared, Rows, batch_schedule, packed_rows, scheduled_batches
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
@@ -120,10 +120,10 @@ def build_pretrain(
                 continue
             train_to = functools.partial(train_on, Rows(rows.tokens[:count], rows.lengths[:count]), schedule, seed)
             train_with_branch(train_to, measure, optimizers, config.steps, config.decay_steps, folder, name, bar)
-    length = prepared.source_rows.shape[1] - 1
+    length = prepared.source.tokens.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
-    shown = min(config.dev_rows, len(prepared.dev_rows)) + min(config.test_rows, len(prepared.test_rows))
-    at_end = sum(min(config.final_rows, len(rows)) for rows in (prepared.dev_rows, prepared.test_rows))
+    shown = min(config.dev_rows, len(prepared.dev.tokens)) + min(config.test_rows, len(prepared.test.tokens))
+    at_end = sum(min(config.final_rows, len(rows)) for rows in (prepared.dev.tokens, prepared.test.tokens))
     seen = measured * shown + (at_end if config.decay_steps else 0)
     measuring = forward_flops(decoder_config, seen * length)
     share = config.all_steps / config.steps
@@ -185,8 +185,8 @@ def target_losses(
     decoder: Decoder, prepared: Prepared, dev_rows: int, test_rows: int, mesh: Mesh | None = None
 ) -> Measure:
     """params -> mean loss in nats a token on `dev` and `test`, of so many rows of each split, evenly spread."""
-    dev = spread_rows(Rows(prepared.dev_rows, prepared.dev_lengths), dev_rows)
-    test = spread_rows(Rows(prepared.test_rows, prepared.test_lengths), test_rows)
+    dev = spread_rows(prepared.dev, dev_rows)
+    test = spread_rows(prepared.test, test_rows)
     measures = {"dev": set_loss(decoder, dev, 32, mesh), "test": set_loss(decoder, test, 32, mesh)}
 
     def evaluate(params: Any) -> dict[str, Any]:
@@ -203,14 +203,14 @@ def pretrain_flops(config: PretrainConfig, decoder: DecoderConfig, length: int) 
 def training_rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
     """Full rows of the documents in a random order; the last, shorter row is left out."""
     shuffled = stage_generator(seed, "pretrain", "packing").permutation(documents)
-    tokens, lengths = packed_rows(prepared, shuffled)
-    full = lengths == tokens.shape[1]
+    rows = packed_rows(prepared, shuffled)
+    full = rows.lengths == rows.tokens.shape[1]
     if not full.any():
         raise ValueError(
-            f"the selection has {int(lengths.sum())} tokens, less than one row of {tokens.shape[1]}; "
+            f"the selection has {int(rows.lengths.sum())} tokens, less than one row of {rows.tokens.shape[1]}; "
             "raise --select.ratio or give a larger source"
         )
-    return Rows(tokens[full], lengths[full])
+    return rows.take(full)
 
 
 def load_curves(folder: Path, selections: dict[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], dict[str, Any]]:

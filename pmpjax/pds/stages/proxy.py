@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.runs import write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
@@ -53,16 +53,16 @@ def build_proxy(
     decoder_config = model.decoder(prepared.vocabulary)
     decoder = Decoder(decoder_config)
     documents = stage_generator(seed, "proxy", "documents").permutation(len(prepared.documents.ids))
-    wanted = config.steps * config.batch * prepared.source_rows.shape[1]
+    wanted = config.steps * config.batch * prepared.source.tokens.shape[1]
     taken = int(prepared.documents.n_tokens[documents].cumsum().searchsorted(wanted)) + 1
-    tokens, lengths = packed_rows(prepared, documents[:taken])
+    rows = packed_rows(prepared, documents[:taken])
     trained = train(
         example_losses(decoder),
         adamw(config.optimizer, config.steps),
-        initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
+        initialise(decoder, stage_key(seed, "proxy", "init"), rows.tokens[:1]),
         scheduled_batches(
-            Rows(tokens, lengths),
-            batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
+            rows,
+            batch_schedule(len(rows.tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
         ),
         config.steps,
         checkpoints=folder / "checkpoints",
@@ -75,10 +75,10 @@ def build_proxy(
     save_state(folder / "moments", trained.opt_state)
     facts: dict[str, Any] = {
         "documents": taken,
-        "rows": len(tokens),
+        "rows": len(rows.tokens),
         "first_loss": float(trained.losses[0]),
         "final_loss": float(trained.losses[-10:].mean()),
-        "flops": proxy_flops(config, decoder_config, tokens.shape[1]),
+        "flops": proxy_flops(config, decoder_config, rows.tokens.shape[1]),
     }
     write_json(folder / "proxy.json", facts)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pmpjax.data import Prepared, batch_schedule
-from pmpjax.models import Decoder, Rows
+from pmpjax.data import Prepared, Rows, batch_schedule
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import METHOD, RECEDING
 from pmpjax.pds.stages.fit import build_fit
@@ -101,7 +102,7 @@ def build_receding(
         shutil.rmtree(work, ignore_errors=True)
         costs.append(json.loads((folder / f"{name}-cost.json").read_text(encoding="utf-8")))
     spent = {f"selection_{what}": float(np.mean([cost[what] for cost in costs])) for what in ("flops", "seconds")}
-    training = pretrain_flops(settings, decoder_config, prepared.source_rows.shape[1])
+    training = pretrain_flops(settings, decoder_config, prepared.source.tokens.shape[1])
     write_json(
         folder / "receding.json",
         {
@@ -128,7 +129,7 @@ def _rows_and_schedule(
         )
         for begin, first, part in zip(before, range(0, settings.steps, config.mpc), rows, strict=False)
     ]
-    together = Rows(*(np.concatenate(column) for column in zip(*(part[:2] for part in rows), strict=True)))
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
     return together, np.concatenate(schedule)
 
 

@@ -21,7 +21,7 @@ TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 def setting(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("baselines"))
     decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    return prepared, warm_start(initialise(decoder, stage_key(0, "test"), prepared.source_rows[:1]))
+    return prepared, warm_start(initialise(decoder, stage_key(0, "test"), prepared.source.tokens[:1]))
 
 
 def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_path, monkeypatch):

@@ -53,8 +53,8 @@ def test_the_stage_is_the_scored_shards_one_behind_the_other(corpus, whole):
     facts = json.loads((whole / "score.json").read_text())
     computed = sum(computed_tokens(shard.lengths, LENGTH, CONFIG) for shard in shards)
     assert facts["flops"] == forward_flops(DECODER, computed, output=False)
-    assert facts["padding"] == pytest.approx(1 - prepared.source_lengths.sum() / computed)
-    assert (facts["documents"], facts["rows"]) == (60, len(prepared.source_rows))
+    assert facts["padding"] == pytest.approx(1 - prepared.source.lengths.sum() / computed)
+    assert (facts["documents"], facts["rows"]) == (60, len(prepared.source.tokens))
     assert facts["not_finite"] == {"documents": 0, "first": []} and facts["recomputed"] == []
     assert {path.name for path in whole.iterdir()} == {"score.json", "scores.parquet"}
 
@@ -86,7 +86,7 @@ def test_scoring_goes_on_with_the_shards_that_are_not_whole(corpus, whole, tmp_p
         build_score(CONFIG, MODEL, *corpus, tmp_path, Dying(0))
     assert kept[0].stat().st_mtime_ns == written
     build_score(CONFIG, MODEL, *corpus, tmp_path, bar := Recorder())
-    assert bar.done == len(prepared.source_rows)
+    assert bar.done == len(prepared.source.tokens)
     assert (tmp_path / "scores.parquet").read_bytes() == (whole / "scores.parquet").read_bytes()
     assert json.loads((tmp_path / "score.json").read_text())["recomputed"] == [kept[1].name]
     assert not kept[0].parent.exists()
@@ -136,8 +136,8 @@ def test_a_killed_process_leaves_whole_shards_and_the_same_result(corpus, whole,
 
 def test_scores_that_are_not_finite_are_counted_and_listed(corpus, tmp_path):
     prepared, params = corpus
-    bad = prepared.source_rows[prepared.documents.first_row[3], 0]
-    having = np.unique(prepared.source_document[(prepared.source_rows[:, 0] == bad)])
+    bad = prepared.source.tokens[prepared.documents.first_row[3], 0]
+    having = np.unique(prepared.source_document[(prepared.source.tokens[:, 0] == bad)])
     embedding = params["trunk"]["embedding"].at[bad].set(np.nan)
     broken = {**params, "trunk": {**params["trunk"], "embedding": embedding}}
     build_score(CONFIG, MODEL, prepared, broken, tmp_path, Recorder())
@@ -150,12 +150,12 @@ def test_scores_that_are_not_finite_are_counted_and_listed(corpus, tmp_path):
 
 def test_rows_that_the_sweep_evaluated_keep_their_score_and_the_others_have_the_prediction(corpus, tmp_path):
     prepared, params = corpus
-    rows = np.flatnonzero(np.arange(len(prepared.source_rows)) % 3 > 0)
+    rows = np.flatnonzero(np.arange(len(prepared.source.tokens)) % 3 > 0)
     target = np.random.default_rng(0).normal(size=len(rows)).astype(np.float32)
     pq.write_table(pa.table({"row": rows, "target": target}), tmp_path / "targets.parquet")
-    expected = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, CONFIG)
+    expected = predict(DECODER, params, prepared.source.tokens, prepared.source.lengths, CONFIG)
     expected[rows] = target
-    weights = prepared.source_lengths.astype(float)
+    weights = prepared.source.lengths.astype(float)
     means = np.bincount(prepared.source_document, expected * weights) / np.bincount(prepared.source_document, weights)
     for rows_are in ("measured", "predicted"):
         measured = rows_are == "measured"
