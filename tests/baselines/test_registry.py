@@ -5,12 +5,12 @@ import re
 import pytest
 
 from pmpjax.baselines.registry import BASELINES, REGISTRY, Setting, check_baselines, title
-from pmpjax.models import Decoder, initialise
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.runs.seeds import stage_key
+from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import prepared_corpus, warm_start
+from pmpjax.train.warm_start import WarmStart
+from tests.pds.synthetic import prepared_corpus
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 
@@ -25,9 +25,7 @@ def test_every_name_has_an_entry_with_a_title_and_a_paper():
 
 def test_the_flops_are_those_of_passes_over_the_source(tmp_path):
     prepared = prepared_corpus(tmp_path)
-    decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    proxy = warm_start(initialise(decoder, stage_key(0, "test"), prepared.source.tokens[:1]))
-    setting = Setting(TINY, prepared, proxy)
+    setting = Setting(TINY, prepared, WarmStart({}, None, OptimizerConfig()))  # nothing is trained or scored
     flops = {name: baseline.flops(setting) for name, baseline in REGISTRY.items()}
     rows, dev = len(prepared.source.tokens), len(prepared.dev.tokens)
     assert flops["dsir"] == 0 and not REGISTRY["dsir"].uses_proxy

@@ -8,20 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines.registry import BASELINES, REGISTRY
-from pmpjax.models import Decoder, initialise
 from pmpjax.pds.stages.baselines import build_baselines
 from pmpjax.runs.seeds import stage_key
+from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import Recorder, prepared_corpus, warm_start
+from pmpjax.train.warm_start import WarmStart
+from tests.pds.synthetic import Recorder, prepared_corpus
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-    prepared = prepared_corpus(tmp_path_factory.mktemp("baselines"))
-    decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    return prepared, warm_start(initialise(decoder, stage_key(0, "test"), prepared.source.tokens[:1]))
+    """A corpus, and a proxy that no scorer of these tests looks at."""
+    return prepared_corpus(tmp_path_factory.mktemp("baselines")), WarmStart({}, None, OptimizerConfig())
 
 
 def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_path, monkeypatch):
