@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, fault, pieces
+from pmpjax.runs.errors import first_line
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet", ".arrayrecord")
 PIECE_BYTES = 4_096
@@ -76,7 +77,7 @@ def read_file(file: Path, name: str, label: str) -> Iterator[Document | Rejectio
             elif isinstance(text, str):
                 yield Document(f"{label}:{line if identity is None else identity}", text, f"{name}:{line}", label)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         yield Rejection(name, line + 1 if line else 0, f"unreadable{' from here on' if line else ''}: {reason}")
 
 
@@ -192,7 +193,7 @@ def _record(file: Path, number: int) -> bytes | _Broken:
     try:
         return ArrayRecordReader(str(file)).read([number])[0]
     except Exception as error:  # the C++ side raises several types
-        return _Broken(f"unreadable: {(str(error) or type(error).__name__).splitlines()[0]}")
+        return _Broken(f"unreadable: {first_line(error)}")
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, str | None, object]]:

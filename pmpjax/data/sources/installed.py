@@ -9,16 +9,14 @@ import ast
 import gc
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, digest, fault, pieces
+from pmpjax.data.origins import KINDS, parse_origin
 from pmpjax.data.sources.packages import InstalledFile, installed_files, normal_name
-
-KINDS = ("docstring", "code", "readme", "changelog", "licence", "data")
 
 _LICENCE = re.compile(r"(licen[sc]e|copying|notice|copyright|authors)", re.IGNORECASE)
 _CHANGELOG = re.compile(r"(change|history|news|release)", re.IGNORECASE)
@@ -260,32 +258,11 @@ def _read_pieces(
         )
 
 
-def by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
-    """Documents and bytes by kind of harvested text; others count by the ending of their file, or by their source.
-
-    >>> found = [Document("1", "four", "scipy:docstring:scipy.stats", ""), Document("2", "six", "a/b.txt:7", "")]
-    >>> by_kind([*found, Document("3", "one", "story-grammar:lost:0/1", "")])["txt"]
-    {'documents': 1, 'bytes': 3}
-    """
-    number: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for document in documents:
-        source, *rest = document.origin.split(":")
-        if len(rest) == 2 and rest[0] in KINDS:
-            kind = rest[0]
-        else:
-            file = rest[-2] if len(rest) >= 2 else source
-            kind = PurePosixPath(file).suffix.removeprefix(".") or (source if len(rest) >= 2 else "other")
-        number[kind] += 1
-        size[kind] += len(document.text.encode())
-    return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}
-
-
 def fingerprints(documents: list[Document], versions: Mapping[str, str]) -> dict[str, dict[str, str | int]]:
     """By package: version, number of documents and a hash of their contents, for the manifest of a corpus."""
     texts: dict[str, list[str]] = {package: [] for package in versions}
     for document in sorted(documents):
-        texts[document.origin.partition(":")[0]].append(digest(document.id, document.text))
+        texts[str(parse_origin(document.origin).package)].append(digest(document.id, document.text))
     return {
         package: {"version": versions[package], "documents": len(found), "content": digest(*found)}
         for package, found in sorted(texts.items())

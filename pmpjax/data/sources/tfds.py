@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.data.documents import Document, Rejection, SourceError, fault
+from pmpjax.runs.errors import first_line
 
 
 def read_tfds(name: str) -> Iterator[Document | Rejection]:
@@ -29,7 +30,7 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
         else:
             rows = tfds.data_source(place, split=split)
     except Exception as error:  # network, disk and registry errors of many types
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise SourceError(
             f"tfds:{name} cannot be read ({reason}); name a data set written in ArrayRecord format, or its folder"
         ) from error
