@@ -1,4 +1,4 @@
-"""Copies and near-copies of texts: exact ones by a normalised hash, near ones by MinHash and an exact check."""
+"""Copies of texts: exact ones by a normalised hash, near-duplicates by MinHash and an exact check."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def signatures(sets: Shingles, bands: int = _BANDS, rows: int = _ROWS) -> np.nda
 def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     """For each text, the earlier one that it copies: the same after `normalised`, or Jaccard of shingles >= threshold.
 
-    Copies of copies count only when they are near to a text that is itself no copy: what is kept has no near pair.
+    Copies of copies count only when they are near-duplicates of a text that is no copy itself: no two kept texts are.
     Pairs are proposed by banded MinHash (which misses 1 in 20,000 at the default threshold) and then decided exactly.
 
     >>> copies = find_copies(["a b c d e f g h", "x", "A  b c d e f g h", "a b c d e f g h i"])
@@ -127,7 +127,7 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     for index in range(count):
         first = exact.setdefault(digest(normalised(texts[index])), index)
         if first != index:
-            # A copy of a near-copy is an exact copy too, but what counts as its original is the text that was kept.
+            # A copy of a near-duplicate is an exact copy too, but its original is the text that was kept.
             kind[index], original[index] = EXACT, first if original[first] < 0 else original[first]
             continue
         mine = sets.values[sets.starts[index] : sets.starts[index + 1]]

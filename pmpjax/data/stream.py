@@ -140,7 +140,7 @@ class PackedRows:
             ) from error
         if len(data) != expected * self._dtype.itemsize:
             raise SourceError(
-                f"{self._files[shard]}: record {record} has {len(data)} bytes, its index says {expected} tokens of "
+                f"{self._files[shard]}: record {record} has {len(data)} bytes, its index has {expected} tokens of "
                 f"{self._dtype.itemsize}; prepare the data again"
             )
         return np.frombuffer(data, self._dtype)
@@ -193,4 +193,4 @@ def _check_shard(file: Path, records: int) -> None:
     except Exception as error:  # the C++ side raises several types
         raise SourceError(f"{file} cannot be read ({first_line(error)}); prepare the data again") from error
     if found != records:
-        raise SourceError(f"{file} has {found} records, its index says {records}; prepare the data again")
+        raise SourceError(f"{file} has {found} records, its index has {records}; prepare the data again")

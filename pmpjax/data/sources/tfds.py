@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pmpjax.data.documents import Document, Rejection, SourceError, fault
+from pmpjax.data.documents import Document, Rejection, SourceError, reject_reason
 from pmpjax.runs.errors import first_line
 
 
@@ -44,7 +44,7 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
             for field in Document._fields:
                 if field in row:
                     given[field] = row[field].decode("utf-8") if isinstance(row[field], bytes) else row[field]
-            reason = fault(given["text"])
+            reason = reject_reason(given["text"])
         except UnicodeDecodeError as error:
             reason = f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
         if reason is not None:
