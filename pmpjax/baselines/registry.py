@@ -1,6 +1,5 @@
 """The stage `rivals`: other methods' word on every document, from the proxy that PDS uses and the same dev split."""
 
-import difflib
 import json
 import time
 import warnings
@@ -25,6 +24,7 @@ from pmpjax.baselines import (
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
 from pmpjax.runs import atomic, write_json
+from pmpjax.runs.errors import nearest
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_key
 from pmpjax.train.model import ModelConfig, forward_flops
@@ -53,8 +53,8 @@ def check_rivals(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in RIVALS:
-            near = difflib.get_close_matches(name, RIVALS, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else "; expected one of"
+            meant = nearest(name, RIVALS)
+            hint = f"; did you mean {meant}?" if meant else "; expected one of"
             raise ValueError(f"rivals names {name!r}{hint} ({', '.join(RIVALS)})")
     if len(set(names)) < len(names):
         raise ValueError(f"rivals names one twice: {', '.join(names)}; name each once")

@@ -1,10 +1,9 @@
 """Where documents come from, in a few groups."""
 
-from pathlib import Path
-
 import numpy as np
 
 from pmpjax.data import DocumentTable
+from pmpjax.data.origins import parse_origin
 
 
 def origin_group(origin: str) -> str:
@@ -13,10 +12,7 @@ def origin_group(origin: str) -> str:
     >>> origin_group("scipy:docstring:scipy.stats.norm"), origin_group("notes/a.txt:3")
     ('docstring', 'txt')
     """
-    parts = origin.split(":")
-    if len(parts) >= 3:
-        return parts[1]
-    return Path(parts[0]).suffix.removeprefix(".") or "other"
+    return parse_origin(origin).kind
 
 
 def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[str, float]]:
