@@ -170,13 +170,13 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
 
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
-    from pmpjax.baselines.registry import RIVALS
+    from pmpjax.baselines.registry import BASELINES
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
     begun = _default(given, value_of(arguments, "--stages-from", "None"))
-    default = dataclasses.replace(begun, rivals=RIVALS, seeds=5)
+    default = dataclasses.replace(begun, rivals=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
         _own_models(default, arguments),

@@ -14,8 +14,7 @@ from pmpjax.models import Decoder, label_mask, load_pretrained
 from pmpjax.models.layers import apply
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.runs.plots import figure
-
-_RESAMPLES = 2_000
+from pmpjax.statistics import bootstrap
 
 
 class Comparison(NamedTuple):
@@ -58,13 +57,12 @@ def against_ngrams(run: Path, order: int = 5, length: int = 256, batch: int = 8)
         return bits_per_byte(nats / tokens * counts["heldout"]["tokens"], counts["heldout"]["bytes"])
 
     excess = sums[0] - sums[1]
-    drawn = np.random.default_rng(0).integers(0, len(heldout), (_RESAMPLES, len(heldout)))
-    low, high = np.percentile(excess[drawn].sum(axis=1) / number[drawn].sum(axis=1), [2.5, 97.5])
+    low, high = bootstrap(lambda drawn: excess[drawn].sum(axis=1) / number[drawn].sum(axis=1), len(heldout))
     return Comparison(
         bits(sums[0].sum(), number.sum()),
         bits(sums[1].sum(), number.sum()),
         bits(excess.sum(), number.sum()),
-        (bits(float(low), 1.0), bits(float(high), 1.0)),
+        (bits(low, 1.0), bits(high, 1.0)),
         float(np.mean(excess[number > 0] < 0)),
     )
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pmpjax.statistics import speedup
+
 
 def acceleration_ratio(optimised: ArrayLike, baseline: ArrayLike) -> float | None:
     """AR = T / min{t : J_opt(t) <= J_base(T)} (Learning Law, arXiv 2402.17759); None where J_opt never gets there.
@@ -17,8 +19,7 @@ def acceleration_ratio(optimised: ArrayLike, baseline: ArrayLike) -> float | Non
     2.0
     """
     optimised, baseline = np.asarray(optimised), np.asarray(baseline)
-    reached = optimised <= baseline[-1]
-    return (len(baseline) - 1) / max(int(reached.argmax()), 1) if reached.any() else None
+    return speedup(np.arange(len(baseline)), optimised, baseline, window=1, interpolate=False).ratio
 
 
 def area_under_curve(curve: ArrayLike) -> float:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from pmpjax.law import figures
 from pmpjax.law.metrics import acceleration_ratio, area_under_curve
 from pmpjax.law.scaling import fit_scaling_law
+from pmpjax.statistics import estimate
 
 Arrays = Mapping[str, np.ndarray]
 _MILESTONES = {"2": 2.0, "5.5": 5.5, "18": 18.0}
@@ -138,8 +138,5 @@ def _mean(values: Sequence[float | int | None]) -> float | None:
 
 
 def _interval(values: Sequence[float | int | None]) -> list[float] | None:
-    known = np.array([value for value in values if value is not None])
-    if len(known) < len(values) or len(known) < 2:
-        return None
-    half = stdtrit(len(known) - 1, 0.975) * known.std(ddof=1) / np.sqrt(len(known))
-    return [float(known.mean() - half), float(known.mean() + half)]
+    known = [value for value in values if value is not None]
+    return estimate(known).interval if values and len(known) == len(values) else None

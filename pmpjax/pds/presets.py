@@ -27,7 +27,7 @@ _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
@@ -41,7 +41,7 @@ _NOTEBOOK = PDSConfig(
     solve=SolveConfig(batch=32, chunk=256),
     fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
     score=ScoreConfig(batch=512),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, batch=32, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=50),
 )
 
@@ -87,7 +87,7 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, schedule="cosine"),
             save_every=200,
         ),
-        score=ScoreConfig(batch=2048, shard=65_536, worth="predicted"),
+        score=ScoreConfig(batch=2048, shard=65_536, known_rows="predicted"),
         select=SelectConfig(ratio=0.4, temperature=0.1),
         pretrain=PretrainConfig(
             steps=100_000,

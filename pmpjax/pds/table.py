@@ -4,21 +4,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pmpjax.baselines import random
-from pmpjax.baselines.registry import build_rivals
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.stages.baselines import build_baselines
 from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
+from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.prepare import STEPS, prepare
 from pmpjax.pds.stages.pretrain import build_pretrain
 from pmpjax.pds.stages.proxy import build_proxy
 from pmpjax.pds.stages.receding import build_receding
 from pmpjax.pds.stages.report import build_report
+from pmpjax.pds.stages.score import build_score
 from pmpjax.pds.stages.select import build_select
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress
-from pmpjax.scoring.engine import StoredScores, build_score
-from pmpjax.scoring.regressor import build_fit
+from pmpjax.scoring.stored import StoredScores
 from pmpjax.train import load_params
 
 
@@ -66,7 +67,9 @@ def _score(work: Work) -> None:
 def _rivals(work: Work) -> None:
     config = work.config
     with progress("rivals", len(config.rivals)) as bar:
-        build_rivals(config.rivals, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar)
+        build_baselines(config.rivals, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar)
+    # The facts of a stage lie under its name.
+    (work.folder / "baselines.json").rename(work.folder / "rivals.json")
 
 
 def _select(work: Work) -> None:

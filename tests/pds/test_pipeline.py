@@ -21,13 +21,14 @@ from pmpjax.pds import PDSConfig, checks, pipeline, run, run_stage
 from pmpjax.pds.checks import check_scores
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.stages import receding
+from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig, load_selections
 from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.pds.table import stages_of
 from pmpjax.runs import RunError, open_run, stored_config, write_json
-from pmpjax.scoring.regressor import FitConfig, build_fit
+from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
 from tests.pds.synthetic import Recorder, write_texts
@@ -43,7 +44,7 @@ def config(folder):
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
         solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, dev_batch=8),
-        select=SelectConfig(ratio=0.4, falling=("pds",)),
+        select=SelectConfig(ratio=0.4, repeat_by_rank=("pds",)),
         fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
         pretrain=PretrainConfig(
             steps=40, batch=8, optimizer=RATE, evaluate_every=4, dev_rows=16, test_rows=16, save_every=8

@@ -17,14 +17,15 @@ from pmpjax.data import Prepared, Rows, batch_schedule
 from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import METHOD, RECEDING
+from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.pretrain import final_losses, pretrain_flops, trainer, training_rows
+from pmpjax.pds.stages.score import build_score
 from pmpjax.pds.stages.select import build_select, load_selections
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_seed
-from pmpjax.scoring.engine import StoredScores, build_score
-from pmpjax.scoring.regressor import build_fit
+from pmpjax.scoring.stored import StoredScores
 from pmpjax.statistics import paired_difference, smooth
 from pmpjax.train import Trained, load_params
 from pmpjax.train.branch import (
@@ -157,9 +158,9 @@ def _select_again(
 
     def select(at: Path) -> None:
         methods = {RECEDING: StoredScores(folder / "score" / "scores.parquet")}
-        falling = (RECEDING,) if METHOD in config.select.falling else ()
+        repeated = (RECEDING,) if METHOD in config.select.repeat_by_rank else ()
         ratio = config.select.ratio * (1 - step / settings.steps)
-        left = dataclasses.replace(config.select, ratio=ratio, falling=falling)
+        left = dataclasses.replace(config.select, ratio=ratio, repeat_by_rank=repeated)
         build_select(left, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {
