@@ -1,6 +1,5 @@
 """The baselines as data: what each one is called, where it comes from, what it costs, and how it is made."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -11,6 +10,7 @@ from pmpjax.baselines.rho import rho_flops, rho_loss
 from pmpjax.baselines.scorers import Scorer
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
+from pmpjax.runs.errors import nearest
 from pmpjax.train.model import ModelConfig, forward_flops
 from pmpjax.train.warm_start import WarmStart
 
@@ -139,8 +139,8 @@ def check_baselines(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in BASELINES:
-            nearest = difflib.get_close_matches(name, BASELINES, n=1, cutoff=0.4)
-            hint = f"; did you mean {nearest[0]}?" if nearest else "; expected one of"
+            meant = nearest(name, BASELINES)
+            hint = f"; did you mean {meant}?" if meant else "; expected one of"
             raise ValueError(f"baselines names {name!r}{hint} ({', '.join(BASELINES)})")
     if len(set(names)) < len(names):
         raise ValueError(f"baselines names one twice: {', '.join(names)}; name each once")

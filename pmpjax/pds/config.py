@@ -20,7 +20,7 @@ from pmpjax.train.model import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The fields of `PrepareConfig` beside source, target and seed.
+    """The fields of `PrepareConfig` except source, target and seed.
 
     Attributes:
         vocabulary: ids of the tokenizer, which is trained on the source.

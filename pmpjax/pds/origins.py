@@ -1,12 +1,12 @@
 """Where documents come from, in a few groups."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from pmpjax.data import DocumentTable
+from pmpjax.data.origins import parse_origin
 
 
 def origin_group(origin: str) -> str:
@@ -15,10 +15,7 @@ def origin_group(origin: str) -> str:
     >>> origin_group("scipy:docstring:scipy.stats.norm"), origin_group("notes/a.txt:3")
     ('docstring', 'txt')
     """
-    parts = origin.split(":")
-    if len(parts) >= 3:
-        return parts[1]
-    return Path(parts[0]).suffix.removeprefix(".") or "other"
+    return parse_origin(origin).kind
 
 
 def origin_groups(origins: Sequence[str] | np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, " documents"]]:

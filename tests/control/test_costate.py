@@ -248,7 +248,7 @@ def reverse_grid():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "adjoint", "steps"), reverse_grid())
+@pytest.mark.parametrize(("optimizer", "adjoint", "steps"), list(reverse_grid()))
 def test_reverse_mode_through_a_sweep_over_the_whole_grid(float64, adjoint, optimizer, steps):
     check_reverse_through_a_sweep(ADJOINTS[adjoint], optimizer, steps)
 
