@@ -107,10 +107,10 @@ def build_rivals(
 
     Files:
         METHOD.parquet: id, score; one line a document, in the corpus's order.
-        rivals.json: `methods` {method: seconds with compilation, FLOPs, warnings}, and the sum of the FLOPs.
+        baselines.json: `methods` {method: seconds with compilation, FLOPs, warnings}, and the sum of the FLOPs.
     A killed run goes on with the first method whose Parquet is not there.
     """
-    path = folder / "rivals.json"
+    path = folder / "baselines.json"
     methods: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
     for name in rivals:
         scores_path = folder / f"{name}.parquet"

@@ -26,7 +26,7 @@ from pmpjax.runs.lock import RunError, lock
 
 _MANIFEST = "manifest.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
-_HINT = "give the old values to go on with it, choose another folder, or delete this one to begin again"
+HINT = "give the old values to go on with it, choose another folder, or delete this one to begin again"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Run:
 
 
 @contextmanager
-def open_run(directory: Path | str, command: str, config: Any, *, hint: str = _HINT) -> Iterator[Run]:
+def open_run(directory: Path | str, command: str, config: Any, *, hint: str = HINT) -> Iterator[Run]:
     """Opens DIR for one process, new or to go on with; writes its manifest.
 
     `config` is a frozen dataclass (or a mapping) with everything that decides the result, and nothing else.

@@ -21,7 +21,7 @@ from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
 from pmpjax.scoring.engine import predict
 from pmpjax.statistics import clipped, rank_correlation
-from pmpjax.train import OptimizerConfig, adamw, save_params, train
+from pmpjax.train import OptimizerConfig, Saving, adamw, save_params, train, train_step
 from pmpjax.train.model import ModelConfig, forward_flops
 
 
@@ -105,19 +105,17 @@ def build_fit(
     steps = config.steps(len(train_rows))
     initial = initialise(scorer, stage_key(seed, "fit", "init"), tokens[:1], lengths[:1])
     trained = train(
-        squared_errors(scorer),
-        adamw(config.optimizer, steps),
+        train_step(
+            squared_errors(scorer), adamw(config.optimizer, steps), mesh=mesh, steps_per_call=config.steps_per_call
+        ),
         with_trunk(initial, proxy_params) if config.model is None else initial,
         scheduled_batches(
             {"tokens": tokens[train_rows], "lengths": lengths[train_rows], "target": target[train_rows]},
             batch_schedule(len(train_rows), steps, config.batch, seed=stage_seed(seed, "fit", "order")),
         ),
         steps,
-        checkpoints=folder / "checkpoints",
-        save_every=config.save_every,
-        steps_per_call=config.steps_per_call,
+        saving=Saving(folder / "checkpoints", config.save_every),
         progress=lambda report: bar.update(report.steps, mse=report.loss),
-        mesh=mesh,
     )
     save_params(folder / "params", trained.params)
     with atomic(folder / "targets.parquet") as temporary:

@@ -17,7 +17,7 @@ from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_eval
 from pmpjax.pds.stages.select import SelectConfig
 from pmpjax.statistics import paired_difference
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import Recorder, prepared_corpus, warm_start
+from tests.corpora import Recorder, prepared_corpus, warm_start
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 STEPS = np.arange(0, 401, 20)
@@ -56,7 +56,7 @@ def test_rivals_are_judged_beside_the_same_words_and_speed_ups(tmp_path):
     assert low < -1.1 < high < 0
 
     stages = {name: {"flops": 10.0} for name in ("proxy", "solve", "fit", "score")}
-    stages["rivals"] = {"methods": {"dsir": {"seconds": 3.0, "flops": 0.0}}}
+    stages["baselines"] = {"methods": {"dsir": {"seconds": 3.0, "flops": 0.0}}}
     costs = selection_costs("pds", stages, dict.fromkeys(stages, 2.0))
     assert costs["pds"] == {"seconds": 8.0, "flops": 40.0} and costs["dsir"] == {"seconds": 3.0, "flops": 0.0}
     table = comparison("pds", everything, costs)
@@ -107,7 +107,7 @@ def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_pat
     build_rivals(RIVALS, TINY, prepared, proxy, 0, tmp_path, bar)
     assert called == ["dsir", "rho-loss", "influence", "influence", "gradient-similarity"] and bar.done == 4
     assert (tmp_path / "dsir.parquet").read_bytes() == kept
-    facts = json.loads((tmp_path / "rivals.json").read_text())
+    facts = json.loads((tmp_path / "baselines.json").read_text())
     assert list(facts["methods"]) == list(RIVALS) and facts["flops"] == 28
     assert pq.read_table(tmp_path / "dsir.parquet")["id"].to_pylist() == list(prepared.documents.ids)
 
@@ -137,6 +137,6 @@ def test_unknown_rivals_are_refused_with_the_near_ones(names, message):
 
 def test_a_rival_named_twice_is_refused():
     with pytest.raises(ValueError, match="one twice"):
-        PDSConfig(rivals=("dsir", "influence", "dsir"))
+        PDSConfig(baselines=("dsir", "influence", "dsir"))
     with pytest.raises(ValueError, match=r"select.falling names random; expected any of pds, dsir"):
         PDSConfig(select=SelectConfig(falling=("pds", "random")))

@@ -27,7 +27,7 @@ from pmpjax.scoring.engine import (
 )
 from pmpjax.scoring.shards import document_table
 from pmpjax.train.model import ModelConfig, forward_flops
-from tests.pds.synthetic import LENGTH, VOCABULARY, Recorder, prepared_corpus
+from tests.corpora import LENGTH, VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)
@@ -162,7 +162,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
-from tests.pds.synthetic import Recorder, prepared_corpus
+from tests.corpora import Recorder, prepared_corpus
 from tests.pds.test_score import CONFIG, MODEL, scorer_params
 from pmpjax.scoring.engine import build_score
 

@@ -14,7 +14,7 @@ from pmpjax.scoring.regressor import FitConfig, build_fit, held_out
 from pmpjax.statistics import clipped
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)

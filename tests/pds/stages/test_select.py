@@ -22,7 +22,7 @@ from pmpjax.pds.stages.select import (
 from pmpjax.runs.seeds import stage_key
 from pmpjax.scoring.engine import StoredScores
 from pmpjax.scoring.top_r import gumbel_order, within_budget
-from tests.pds.synthetic import Recorder, prepared_corpus
+from tests.corpora import Recorder, prepared_corpus
 
 
 @pytest.mark.parametrize(
