@@ -128,7 +128,7 @@ def train(
     >>> def losses(params, batch): return (params["w"] - batch) ** 2
     >>> batches = [np.ones(2, np.float32)] * 5
     >>> trained = train(train_step(losses, optax.sgd(0.25)), {"w": np.float32(0)}, batches, 5)
-    >>> trained.losses.round(4).tolist()
+    >>> [round(float(loss), 4) for loss in trained.losses]
     [1.0, 0.25, 0.0625, 0.0156, 0.0039]
     """
     if steps < 0:
