@@ -9,14 +9,23 @@ from importlib.metadata import version as _version
 
 from pmpjax.control import observables, prox
 from pmpjax.control.adjoint import AbstractAdjoint, Binomial, Checkpointed, Linearized, StoreAll
-from pmpjax.control.conditions import Check, PMPReport, spread_of, verify
+from pmpjax.control.conditions import Check, spread_of
 from pmpjax.control.costate import Sweep, costate
-from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, StepHealth
+from pmpjax.control.dynamics import Cost, Cotangents, Dynamics, Problem, StepHealth
 from pmpjax.control.health import Health, Status
 from pmpjax.control.observables import Point
 from pmpjax.control.rollout import Rollout, objective, rollout
-from pmpjax.control.solve import Progress, Record, Solution, SolveState, SolveStatus, solve
-from pmpjax.control.solvers import AbstractSolver, FrankWolfe, MirrorDescent, ProximalGradient
+from pmpjax.control.solve import Progress, Record, Solution, SolveStatus, descend, solve
+from pmpjax.control.solvers import (
+    AbstractSolver,
+    Evaluation,
+    FrankWolfe,
+    MirrorDescent,
+    Proposal,
+    ProximalGradient,
+    SolveState,
+)
+from pmpjax.control.verify import PMPReport, verify
 from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
 
 __version__ = _version("pmpjax")
@@ -28,7 +37,9 @@ __all__ = [
     "Check",
     "Checkpointed",
     "Cost",
+    "Cotangents",
     "Dynamics",
+    "Evaluation",
     "FrankWolfe",
     "Health",
     "Linearized",
@@ -37,8 +48,8 @@ __all__ = [
     "Point",
     "Problem",
     "Progress",
+    "Proposal",
     "ProximalGradient",
-    "Pulled",
     "Record",
     "Rollout",
     "Solution",
@@ -51,6 +62,7 @@ __all__ = [
     "TrainState",
     "area_under",
     "costate",
+    "descend",
     "objective",
     "observables",
     "prox",

@@ -42,9 +42,9 @@ def prepared_corpus(folder, documents=60, seed=0) -> Prepared:
     """Documents 0, 2, 4, ... are of the target's language (0), the others of another (1)."""
     generator = np.random.default_rng(seed)
     tokens = [sequences(1, index % 2, generator)[0] for index in range(documents)]
-    rows = document_rows(tokens, LENGTH, END)
+    rows, document = document_rows(tokens, LENGTH, END)
     texts = [" ".join(map(str, document)) for document in tokens]
-    counts = np.bincount(rows.document)
+    counts = np.bincount(document)
     table = DocumentTable(
         path=folder / "documents.parquet",
         ids=np.array([f"document-{index}" for index in range(documents)], object),
@@ -57,17 +57,14 @@ def prepared_corpus(folder, documents=60, seed=0) -> Prepared:
         n_rows=counts,
     )
     pq.write_table(pa.table({"id": list(table.ids), "text": texts}), table.path)
-    dev, test = (document_rows(sequences(12, 0, generator), LENGTH, END) for _ in range(2))
+    dev, test = (document_rows(sequences(12, 0, generator), LENGTH, END)[0] for _ in range(2))
     return Prepared(
         tokenizer_path=folder / "tokenizer.json",
         documents=table,
-        source_rows=rows.tokens,
-        source_lengths=rows.lengths,
-        source_document=rows.document,
-        dev_rows=dev.tokens,
-        dev_lengths=dev.lengths,
-        test_rows=test.tokens,
-        test_lengths=test.lengths,
+        source=rows,
+        source_document=document,
+        dev=dev,
+        test=test,
         vocabulary=VOCABULARY,
         end_of_document=END,
         counts={"duplicates_removed": 0, "leaks_removed": 0, "rejected_rows": 0},

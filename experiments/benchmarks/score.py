@@ -47,11 +47,10 @@ def documents_from(prepared: Prepared, first: int, rows: int) -> tuple[Prepared,
     own = slice(begin, end)
     taken = prepared._replace(
         documents=documents,
-        source_rows=prepared.source_rows[own],
-        source_lengths=prepared.source_lengths[own],
+        source=prepared.source.take(own),
         source_document=prepared.source_document[own] - first,
     )
-    return taken, part.stop if end + rows <= len(prepared.source_rows) else 0
+    return taken, part.stop if end + rows <= len(prepared.source.tokens) else 0
 
 
 def timed(work: Callable[[], Any]) -> dict[str, float]:
@@ -77,8 +76,8 @@ def measure(run: Path, rounds: int, rows: int) -> dict:
     bare = jax.jit(lambda params, tokens, lengths: scorer.apply({"params": params}, tokens, lengths))
     results: dict = {"stage": [], "bare": [], "tokens": [], "computed": [], "peak": []}
 
-    longest, first = prepared.source_rows.shape[1], 0
-    shapes = {batch.length for batch in length_batches(prepared.source_lengths, longest, config)}
+    longest, first = prepared.source.tokens.shape[1], 0
+    shapes = {batch.length for batch in length_batches(prepared.source.lengths, longest, config)}
     begin = time.perf_counter()
     for length in shapes:
         bare(params, np.zeros((config.batch, length), np.int32), np.ones(config.batch, np.int32)).block_until_ready()
@@ -102,8 +101,8 @@ def measure(run: Path, rounds: int, rows: int) -> dict:
         if turn:
             for kind, answer in found.items():
                 results[kind].append(answer)
-            results["tokens"].append(int(part.source_lengths.sum()))
-            results["computed"].append(computed_tokens(part.source_lengths, longest, config))
+            results["tokens"].append(int(part.source.lengths.sum()))
+            results["computed"].append(computed_tokens(part.source.lengths, longest, config))
             ratio = found["bare"]["seconds"] / found["stage"]["seconds"]
             print(f"{turn}/{rounds} stage {found['stage']['seconds']:.2f} s, {ratio:.1%} of bare", file=sys.stderr)
         results["peak"].append(peak_flops())

@@ -32,7 +32,8 @@ def tokens(step: int) -> np.ndarray:
 def ours(weights: str):
     import optax
 
-    from pmpjax.models import Decoder, Rows, example_losses, load_pretrained
+    from pmpjax.data import Rows
+    from pmpjax.models import Decoder, example_losses, load_pretrained
     from pmpjax.train import train, train_step
 
     config, params = load_pretrained(weights)

@@ -52,9 +52,9 @@ def dsir(
     def score(prepared: Prepared, key: Array) -> Array:
         end = prepared.end_of_document
         target = [
-            hashed_ngrams(_stream(prepared.dev_rows, prepared.dev_lengths), order, buckets, end) for order in orders
+            hashed_ngrams(_stream(prepared.dev.tokens, prepared.dev.lengths), order, buckets, end) for order in orders
         ]
-        stream = _stream(prepared.source_rows, prepared.source_lengths)
+        stream = _stream(prepared.source.tokens, prepared.source.lengths)
         document = np.repeat(np.arange(len(prepared.documents.ids)), prepared.documents.n_tokens)
         source = [hashed_ngrams(stream, order, buckets, end) for order in orders]
         found = sum(np.bincount(bucket, minlength=buckets) for _, bucket in source)

@@ -20,8 +20,8 @@ from pmpjax.baselines.instances import (
 )
 from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses, parameter_count
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses, parameter_count
 
 
 class Sketch(NamedTuple):

@@ -21,8 +21,8 @@ from pmpjax.baselines.instances import (
 )
 from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses
 
 
 class Inverse(NamedTuple):

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, mean_token_loss
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, mean_token_loss
 
 
 def source_rows(prepared: Prepared) -> Rows:
     """All rows of the source, [R, L]."""
-    return Rows(prepared.source_rows, prepared.source_lengths)
+    return prepared.source
 
 
 def dev_rows(prepared: Prepared) -> Rows:
@@ -24,7 +24,7 @@ def dev_rows(prepared: Prepared) -> Rows:
     Raises:
         ValueError: none has.
     """
-    return with_labels(Rows(prepared.dev_rows, prepared.dev_lengths), "the target's dev split")
+    return with_labels(prepared.dev, "the target's dev split")
 
 
 def with_labels(rows: Rows, name: str) -> Rows:
@@ -76,7 +76,7 @@ def document_scores(prepared: Prepared, values: np.ndarray, method: str, mend: s
         ValueError: a score is not finite, or no document has a label.
     """
     documents = len(prepared.documents.ids)
-    labels = prepared.source_lengths.astype(np.float64) - 1
+    labels = prepared.source.lengths.astype(np.float64) - 1
     total = np.bincount(prepared.source_document, labels, minlength=documents)
     if not total.any():
         raise ValueError(f"{method}: no document of the source has two tokens; give it longer texts")

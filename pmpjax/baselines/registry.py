@@ -70,8 +70,8 @@ def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy: War
     if name == "dsir":
         return Method(dsir(), 0.0)
     config = model.decoder(prepared.vocabulary)
-    decoder, rows, dev_rows = Decoder(config), len(prepared.source_rows), len(prepared.dev_rows)
-    length = prepared.source_rows.shape[1] - 1
+    decoder, rows, dev_rows = Decoder(config), len(prepared.source.tokens), len(prepared.dev.tokens)
+    length = prepared.source.tokens.shape[1] - 1
 
     def forward(count: int) -> float:
         return forward_flops(config, count * length)

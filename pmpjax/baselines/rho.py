@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from pmpjax.baselines.instances import check_positive, dev_rows, document_scores, row_values, source_rows
 from pmpjax.baselines.scorers import Scorer
-from pmpjax.data import Prepared, batch_schedule, scheduled_batches
-from pmpjax.models import Decoder, Rows, example_losses
+from pmpjax.data import Prepared, Rows, batch_schedule, scheduled_batches
+from pmpjax.models import Decoder, example_losses
 from pmpjax.train import OptimizerConfig, adamw, train, train_step
 
 FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=10)

@@ -144,8 +144,8 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     return Copies(kind, original)
 
 
-class Separated(NamedTuple):
-    """What `separate` left of each set, and what it took out.
+class Deduplicated(NamedTuple):
+    """What `deduplicate` left of each set, and what it took out.
 
     Fields:
         kept: by set, in the order given.
@@ -158,13 +158,13 @@ class Separated(NamedTuple):
     exact: dict[str, dict[str, int]]
 
 
-def separate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Separated:
+def deduplicate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Deduplicated:
     """Takes copies out of sets of documents, inside each and between them: the set that is named first keeps the text.
 
     Raises `SourceError` where nothing is left of a set.
 
     >>> one, two = Document("1", "same words", "", ""), Document("2", "other words", "", "")
-    >>> found = separate({"heldout": [one], "source": [one, two]}, 0.7)
+    >>> found = deduplicate({"heldout": [one], "source": [one, two]}, 0.7)
     >>> [document.id for document in found.kept["source"]], found.copies["source"]
     (['2'], {'heldout': 1, 'source': 0})
     """
@@ -186,10 +186,10 @@ def separate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Separa
     for name, part in kept.items():
         if not part:
             raise SourceError(
-                f"nothing is left of the {name} when copies are taken out ({tables[0][name]}); "
-                f"name a source that does not hold the target, or a target of more documents"
+                f"nothing is left of {name} when copies are removed ({tables[0][name]}); "
+                "name a source that does not hold the target, or a target of more documents"
             )
-    return Separated(kept, *tables)
+    return Deduplicated(kept, *tables)
 
 
 def overlap(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:

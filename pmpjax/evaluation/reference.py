@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pmpjax.data import PackedRows
+from pmpjax.data import PackedRows, Rows
 from pmpjax.data.storage import read_tokens
 from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
-from pmpjax.models import Decoder, Rows, label_mask, load_pretrained
+from pmpjax.models import Decoder, label_mask, load_pretrained
 from pmpjax.models.layers import apply
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.runs.plots import figure

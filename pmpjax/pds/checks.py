@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import pmpjax as pmp
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.injection import random_documents
 from pmpjax.pds.stages.proxy import load_proxy
@@ -53,9 +53,9 @@ def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) ->
     """The scorer's word on `count` documents of uniformly random tokens, as long as the corpus's: [count]."""
     generator = stage_generator(config.seed, "checks", "random")
     sizes = generator.choice(data.documents.n_tokens, count)
-    rows = random_documents(data, sizes, generator)
+    rows, document = random_documents(data, sizes, generator)
     names = np.array([f"random-{index}" for index in range(count)], object)
-    shard = Shard(rows.tokens, rows.lengths, rows.document, names, 0)
+    shard = Shard(rows.tokens, rows.lengths, document, names, 0)
     table = score_shard(config.scorer_model.decoder(data.vocabulary), scorer, shard, config.score)
     return np.asarray(table["score"])
 
@@ -66,14 +66,14 @@ def shuffled_scores(config: PDSConfig, data: Prepared, proxy: WarmStart, count: 
     The sweep is the stage solve's own: same instances, batches and dev rows.
     """
     generator = stage_generator(config.seed, "checks", "shuffled")
-    long = np.flatnonzero(data.test_lengths >= config.solve.minimum_tokens)
+    long = np.flatnonzero(data.test.lengths >= config.solve.minimum_tokens)
     rows = np.sort(generator.permutation(long)[:count])
-    tokens, lengths = data.test_rows[rows], data.test_lengths[rows]
+    tokens, lengths = data.test.tokens[rows], data.test.lengths[rows]
     shuffled = tokens.copy()
     for row, length in zip(shuffled, lengths, strict=True):
         generator.shuffle(row[:length])
     proxy_set = draw_instances(config.solve, data, config.seed)
-    instances = Rows(data.source_rows[proxy_set], data.source_lengths[proxy_set])
+    instances = data.source.take(proxy_set)
     decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
     steps, dev, _, beside = plan(config.solve, decoder, data, proxy, instances, config.seed)
     # The proxy set is among what is evaluated: its spread is the scale on which worths along two runs are added.

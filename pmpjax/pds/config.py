@@ -27,8 +27,8 @@ class TextConfig:
         length: tokens of a row.
         budget: how much of installed-docs is taken, in bytes by kind.
         dev_bytes: at most this much text of the target for the costate.
-        test_bytes: at most this much text of the target for the verdict.
-        near: Jaccard similarity of 5-word shingles from which a text counts as a copy.
+        test_bytes: at most this much text of the target for the measurement of the models.
+        near_duplicates: Jaccard similarity of 5-word shingles from which a text counts as a copy.
     """
 
     vocabulary: int = PrepareConfig.vocabulary
@@ -36,7 +36,7 @@ class TextConfig:
     budget: Budget = dataclasses.field(default_factory=Budget)
     dev_bytes: int = PrepareConfig.dev_bytes
     test_bytes: int = PrepareConfig.test_bytes
-    near: float = PrepareConfig.near
+    near_duplicates: float = PrepareConfig.near_duplicates
 
 
 @dataclasses.dataclass(frozen=True)

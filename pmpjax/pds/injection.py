@@ -4,12 +4,12 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from pmpjax.data import Prepared, document_rows
-from pmpjax.data.rows import Rows
+from pmpjax.data import Prepared, Rows, document_rows
 from pmpjax.pds.config import PDSConfig, deciding
 from pmpjax.pds.pipeline import STAGES
 from pmpjax.pds.stages.evaluate import METHOD
@@ -36,15 +36,15 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
     generator = stage_generator(seed, "noise")
     sizes = generator.permutation(table.n_tokens)
     sizes = sizes[: int(np.searchsorted(sizes.cumsum(), share * table.n_tokens.sum())) + 1]
-    rows = random_documents(prepared, sizes, generator)
-    counts = np.bincount(rows.document)
+    rows, document = random_documents(prepared, sizes, generator)
+    counts = np.bincount(document)
     names = np.array([f"noise-{index}" for index in range(len(sizes))], object)
     added = table._replace(
         ids=names,
         origins=names,
         n_bytes=np.zeros_like(sizes),
         n_tokens=sizes,
-        first_row=len(prepared.source_rows) + np.cumsum(counts) - counts,
+        first_row=len(prepared.source.tokens) + np.cumsum(counts) - counts,
         n_rows=counts,
     )
     columns = {
@@ -54,15 +54,16 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
     }
     return prepared._replace(
         documents=table._replace(**columns),
-        source_rows=np.concatenate([prepared.source_rows, rows.tokens]),
-        source_lengths=np.concatenate([prepared.source_lengths, rows.lengths]),
-        source_document=np.concatenate([prepared.source_document, rows.document + np.int32(len(table.ids))]),
+        source=jax.tree.map(lambda *leaves: np.concatenate(leaves), prepared.source, rows),
+        source_document=np.concatenate([prepared.source_document, document + np.int32(len(table.ids))]),
     )
 
 
-def random_documents(prepared: Prepared, sizes: Int[np.ndarray, " documents"], generator: np.random.Generator) -> Rows:
-    """Documents of so many tokens each, of which the last is the end-of-document token and the others are uniform."""
-    end, length = prepared.end_of_document, prepared.source_rows.shape[1]
+def random_documents(
+    prepared: Prepared, sizes: Int[np.ndarray, " documents"], generator: np.random.Generator
+) -> tuple[Rows, np.ndarray]:
+    """Documents of so many tokens each, the last of them end of document, the others uniform; see `document_rows`."""
+    end, length = prepared.end_of_document, prepared.source.tokens.shape[1]
     ids = np.delete(np.arange(prepared.vocabulary), end)
     return document_rows([np.append(generator.choice(ids, size - 1), end) for size in sizes], length, end)
 

@@ -50,7 +50,7 @@ def _fit(work: Work) -> None:
 def _score(work: Work) -> None:
     config, fit = work.config, work.folders["fit"]
     params, targets = load_params(fit / "params"), fit / "targets.parquet"
-    with work.context(len(work.data.source_rows)) as at:
+    with work.context(len(work.data.source.tokens)) as at:
         build_score(config.score, config.scorer_model, at.data, params, at.folder, at.bar, at.mesh, targets)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pmpjax.control.adjoint import Checkpointed
-from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, parameter_count
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, ScorerModel, example_losses, parameter_count
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.overhead import corpus_tokens
 from pmpjax.pds.presets import Placement

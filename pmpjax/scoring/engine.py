@@ -164,7 +164,7 @@ def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
         first, last = int(table.first_row[part.start]), part.stop - 1
         rows = slice(first, int(table.first_row[last] + table.n_rows[last]))
         document = prepared.source_document[rows] - part.start
-        tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+        tokens, lengths = prepared.source.tokens[rows], prepared.source.lengths[rows]
         shards.append(Shard(tokens, lengths, document, table.ids[part], first))
     return shards
 
@@ -192,11 +192,11 @@ def build_score(
     """
     decoder, kept = model.decoder(prepared.vocabulary), folder / "shards"
     if not (folder / "score.json").exists():  # written when all else is whole
-        measured = _measured(config, len(prepared.source_rows), targets)
+        measured = _measured(config, len(prepared.source.tokens), targets)
         shards = prepared_shards(prepared, config.shard)
         missing = [shard for shard in shards if read_shard(kept, shard) is None]
         recomputed = [shard.name for shard in missing if (kept / shard.name).exists()]
-        bar.update(len(prepared.source_rows) - sum(len(shard.lengths) for shard in missing))
+        bar.update(len(prepared.source.tokens) - sum(len(shard.lengths) for shard in missing))
         sets = (rows for rows in (_asked(shard, measured) for shard in missing) if len(rows[1]))
         predictions = _predictions(decoder, params, sets, config, bar.update, mesh)
         for shard in missing:
@@ -208,10 +208,10 @@ def build_score(
             write_shard(kept, shard, document_table(shard, scores))
         write_scores(folder / "scores.parquet", (_stored(kept, shard) for shard in shards))
         lengths = [_asked(shard, measured)[1] for shard in shards]
-        computed = sum(computed_tokens(each, prepared.source_rows.shape[1], config) for each in lengths)
+        computed = sum(computed_tokens(each, prepared.source.tokens.shape[1], config) for each in lengths)
         facts = {
             "documents": len(prepared.documents.ids),
-            "rows": len(prepared.source_rows),
+            "rows": len(prepared.source.tokens),
             "measured": int(np.isfinite(measured).sum()),
             "flops": forward_flops(decoder, computed, output=False),
             "padding": 1 - sum(int(each.sum()) for each in lengths) / max(computed, 1),

@@ -96,7 +96,7 @@ def build_fit(
     near = score if config.clip is None else clipped(score, score[~kept_out], config.clip)
     mean, deviation = near[~kept_out].mean(), near[~kept_out].std()
     target = ((near - mean) / (deviation or 1.0)).astype(np.float32)
-    tokens, lengths = prepared.source_rows[rows], prepared.source_lengths[rows]
+    tokens, lengths = prepared.source.tokens[rows], prepared.source.lengths[rows]
 
     decoder_config = (config.model or model).decoder(prepared.vocabulary)
     scorer = ScorerModel(decoder_config)

@@ -13,7 +13,8 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses
 from pmpjax.models.layers import ROWS, VOCABULARY
 
 AXES = ("data", "fsdp", "tensor")

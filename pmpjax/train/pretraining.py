@@ -14,17 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.data import PackedRows, token_stream
-from pmpjax.data.corpus import STEPS, CorpusConfig, build_corpus
-from pmpjax.models import (
-    Decoder,
-    DecoderConfig,
-    Rows,
-    example_losses,
-    initialise,
-    parameter_count,
-    save_pretrained,
-)
+from pmpjax.data import PackedRows, Rows, token_stream
+from pmpjax.data.corpus import STEPS
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise, parameter_count, save_pretrained
 from pmpjax.models.huggingface import architecture
 from pmpjax.runs import read_json, write_arrays, write_json
 from pmpjax.runs.files import plain, sha256
@@ -32,6 +24,7 @@ from pmpjax.runs.metrics import Metrics, read_metrics
 from pmpjax.runs.pipeline import Context, Pipeline, Stage, View
 from pmpjax.runs.progress import Bar
 from pmpjax.train.checkpoints import load_params, save_params
+from pmpjax.train.corpus import CorpusConfig, build_corpus
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.loop import Evaluation, Saving, train

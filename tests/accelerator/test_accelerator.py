@@ -19,7 +19,8 @@ import pytest
 import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.train import train, train_step
 from pmpjax.train.model import forward_flops
 from tests.oracles import double_precision, relative_error

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmpjax.baselines.instances import document_scores, in_chunks, mean_gradient, row_values
-from pmpjax.models import Rows
+from pmpjax.data import Rows
 
 
 def test_values_of_rows_do_not_depend_on_the_chunk():
@@ -18,9 +18,9 @@ def test_values_of_rows_do_not_depend_on_the_chunk():
 
 def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowest_score(setting):
     prepared = setting.prepared
-    lengths = prepared.source_lengths.copy()
+    lengths = prepared.source.lengths.copy()
     lengths[prepared.source_document == 5] = 1
-    prepared = prepared._replace(source_lengths=lengths)
+    prepared = prepared._replace(source=prepared.source._replace(lengths=lengths))
     values = np.random.default_rng(0).normal(size=len(lengths))
     values[lengths == 1] = np.nan  # no label, no weight
     found = np.asarray(document_scores(prepared, values, "method", "mend"))

@@ -82,7 +82,7 @@ def test_a_receding_horizon_is_compared_with_every_method(tmp_path):
 def setting(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("rivals"))
     decoder = Decoder(TINY.decoder(prepared.vocabulary))
-    return prepared, warm_start(initialise(decoder, registry.stage_key(0, "test"), prepared.source_rows[:1]))
+    return prepared, warm_start(initialise(decoder, registry.stage_key(0, "test"), prepared.source.tokens[:1]))
 
 
 def test_every_method_is_scored_once_and_a_killed_stage_goes_on(setting, tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_the_flops_are_those_of_a_pass_over_the_source(setting):
     prepared, proxy = setting
     flops = {name: rival_method(name, TINY, prepared, proxy).flops for name in RIVALS}
     assert flops["dsir"] == 0
-    rows, dev = len(prepared.source_rows), len(prepared.dev_rows)
+    rows, dev = len(prepared.source.tokens), len(prepared.dev.tokens)
     forward = flops["gradient-similarity"] / 3 / (rows + dev)
     assert flops["rho-loss"] == pytest.approx(forward * (3 * 1600 + 2 * rows))
     assert flops["influence"] == pytest.approx(forward * (3 * dev + 9 * 20 * min(256, rows) + 3 * rows))

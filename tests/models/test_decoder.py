@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pmpjax.data import Rows
 from pmpjax.models import (
     Decoder,
     DecoderConfig,
-    Rows,
     ScorerModel,
     Trunk,
     cross_entropy,

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import pmpjax as pmp
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.pds.sweep.problem import SolveConfig, Solved, Step, improve, mean_loss, score_instances
 from pmpjax.pds.sweep.scores import agreement, spread_over_time
 from pmpjax.train import adamw

@@ -17,9 +17,9 @@ from tests.pds.test_pipeline import config
 def test_noise_lies_behind_the_source_and_is_uniform(tmp_path):
     clean = prepared_corpus(tmp_path, documents=400)
     noisy = with_noise(clean, 0.5, seed=0)
-    table, before, rows = noisy.documents, len(clean.documents.ids), len(clean.source_rows)
-    for field in ("source_rows", "source_lengths", "source_document"):
-        old, new = getattr(clean, field), getattr(noisy, field)
+    table, before, rows = noisy.documents, len(clean.documents.ids), len(clean.source.tokens)
+    parts = ((*data.source[:2], data.source_document) for data in (clean, noisy))
+    for old, new in zip(*parts, strict=True):
         np.testing.assert_array_equal(new[:rows], old)
         assert new.dtype == old.dtype
     assert len(set(table.ids)) == len(table.ids) > before
@@ -29,18 +29,18 @@ def test_noise_lies_behind_the_source_and_is_uniform(tmp_path):
     # The invariants of a prepared source, which the stages rely on.
     np.testing.assert_array_equal(np.bincount(noisy.source_document), table.n_rows)
     np.testing.assert_array_equal(np.cumsum(table.n_rows) - table.n_rows, table.first_row)
-    np.testing.assert_array_equal(np.bincount(noisy.source_document, noisy.source_lengths), table.n_tokens)
+    np.testing.assert_array_equal(np.bincount(noisy.source_document, noisy.source.lengths), table.n_tokens)
     for document in range(before, len(table.ids)):
         own = noisy.source_document == document
-        tokens = noisy.source_rows[own][np.arange(LENGTH) < noisy.source_lengths[own][:, None]]
+        tokens = noisy.source.tokens[own][np.arange(LENGTH) < noisy.source.lengths[own][:, None]]
         assert tokens[-1] == END and END not in tokens[:-1]
-    stream, lengths = packed_rows(noisy, np.arange(before, len(table.ids)))
-    tokens = stream[np.arange(LENGTH) < lengths[:, None]]
+    packed = packed_rows(noisy, np.arange(before, len(table.ids)))
+    tokens = packed.tokens[np.arange(LENGTH) < packed.lengths[:, None]]
     counts = np.bincount(tokens[tokens != END], minlength=VOCABULARY)[1:]
     expected = counts.sum() / len(counts)
     # Chi-square of 22 degrees of freedom: 48 has probability 1e-3, and the draw is always the same.
     assert np.sum((counts - expected) ** 2 / expected) < 48
-    assert (with_noise(clean, 0.5, seed=1).source_rows[rows:][:20] != noisy.source_rows[rows:][:20]).any()
+    assert (with_noise(clean, 0.5, seed=1).source.tokens[rows:][:20] != noisy.source.tokens[rows:][:20]).any()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])

@@ -28,7 +28,7 @@ def test_a_rebuilt_prepare_is_read_anew_in_the_same_process(tmp_path):
     after = work.data
     assert len(after.documents.ids) == 50
     assert after.counts != before.counts
-    np.testing.assert_array_equal(after.source_rows, load_prepared(folder).source_rows)
+    np.testing.assert_array_equal(after.source.tokens, load_prepared(folder).source.tokens)
     texts = after.documents.texts([0, 49])
     assert all(texts) and len(texts) == 2
 

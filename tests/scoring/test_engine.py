@@ -35,7 +35,9 @@ CONFIG = ScoreConfig(batch=8, shard=40, buckets=3, worth="predicted")
 
 
 def scorer_params(prepared):
-    params = initialise(ScorerModel(DECODER), jax.random.key(0), prepared.source_rows[:1], prepared.source_lengths[:1])
+    params = initialise(
+        ScorerModel(DECODER), jax.random.key(0), prepared.source.tokens[:1], prepared.source.lengths[:1]
+    )
     return {**params, "weight": jax.random.normal(jax.random.key(1), params["weight"].shape)}
 
 
@@ -55,7 +57,7 @@ def whole(corpus, tmp_path_factory):
 def row_by_row(prepared, params):
     """Each row alone and uncut: no batch, no bucket."""
     apply = jax.jit(lambda tokens, lengths: ScorerModel(DECODER).apply({"params": params}, tokens, lengths))
-    rows = zip(prepared.source_rows, prepared.source_lengths, strict=True)
+    rows = zip(prepared.source.tokens, prepared.source.lengths, strict=True)
     return np.array([apply(tokens[None], np.array([length]))[0] for tokens, length in rows])
 
 
@@ -76,18 +78,18 @@ def test_predictions_do_not_depend_on_batch_or_bucket(corpus):
     expected = row_by_row(prepared, params)
     assert expected.std() > 0.1
     for config in (ScoreConfig(batch=8, buckets=1), CONFIG):
-        found = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, config)
+        found = predict(DECODER, params, prepared.source.tokens, prepared.source.lengths, config)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_row_is_padded_with_does_not_count(corpus):
     prepared, params = corpus
-    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source_rows.shape).astype(np.int32)
-    text = np.arange(LENGTH)[None, :] < prepared.source_lengths[:, None]
-    changed = np.where(text, prepared.source_rows, noise)
-    assert (changed != prepared.source_rows).any()
+    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source.tokens.shape).astype(np.int32)
+    text = np.arange(LENGTH)[None, :] < prepared.source.lengths[:, None]
+    changed = np.where(text, prepared.source.tokens, noise)
+    assert (changed != prepared.source.tokens).any()
     found = (
-        predict(DECODER, params, rows, prepared.source_lengths, CONFIG) for rows in (prepared.source_rows, changed)
+        predict(DECODER, params, rows, prepared.source.lengths, CONFIG) for rows in (prepared.source.tokens, changed)
     )
     np.testing.assert_array_equal(*found)
 
@@ -113,8 +115,8 @@ def test_the_stage_is_the_scored_shards_one_behind_the_other(corpus, whole):
     facts = json.loads((whole / "score.json").read_text())
     computed = sum(computed_tokens(shard.lengths, LENGTH, CONFIG) for shard in shards)
     assert facts["flops"] == forward_flops(DECODER, computed, output=False)
-    assert facts["padding"] == pytest.approx(1 - prepared.source_lengths.sum() / computed)
-    assert (facts["documents"], facts["rows"]) == (60, len(prepared.source_rows))
+    assert facts["padding"] == pytest.approx(1 - prepared.source.lengths.sum() / computed)
+    assert (facts["documents"], facts["rows"]) == (60, len(prepared.source.tokens))
     assert facts["not_finite"] == {"documents": 0, "first": []} and facts["recomputed"] == []
     assert {path.name for path in whole.iterdir()} == {"score.json", "scores.parquet"}
 
@@ -146,7 +148,7 @@ def test_scoring_goes_on_with_the_shards_that_are_not_whole(corpus, whole, tmp_p
         build_score(CONFIG, MODEL, *corpus, tmp_path, Dying(0))
     assert kept[0].stat().st_mtime_ns == written
     build_score(CONFIG, MODEL, *corpus, tmp_path, bar := Recorder())
-    assert bar.done == len(prepared.source_rows)
+    assert bar.done == len(prepared.source.tokens)
     assert (tmp_path / "scores.parquet").read_bytes() == (whole / "scores.parquet").read_bytes()
     assert json.loads((tmp_path / "score.json").read_text())["recomputed"] == [kept[1].name]
     assert not kept[0].parent.exists()
@@ -196,8 +198,8 @@ def test_a_killed_process_leaves_whole_shards_and_the_same_result(corpus, whole,
 
 def test_scores_that_are_not_finite_are_counted_and_listed(corpus, tmp_path):
     prepared, params = corpus
-    bad = prepared.source_rows[prepared.documents.first_row[3], 0]
-    having = np.unique(prepared.source_document[(prepared.source_rows[:, 0] == bad)])
+    bad = prepared.source.tokens[prepared.documents.first_row[3], 0]
+    having = np.unique(prepared.source_document[(prepared.source.tokens[:, 0] == bad)])
     embedding = params["trunk"]["embedding"].at[bad].set(np.nan)
     broken = {**params, "trunk": {**params["trunk"], "embedding": embedding}}
     build_score(CONFIG, MODEL, prepared, broken, tmp_path, Recorder())
@@ -236,12 +238,12 @@ def test_impossible_settings_are_refused(name):
 
 def test_rows_whose_worth_was_measured_keep_it_and_the_scorer_speaks_for_the_others(corpus, tmp_path):
     prepared, params = corpus
-    rows = np.flatnonzero(np.arange(len(prepared.source_rows)) % 3 > 0)
+    rows = np.flatnonzero(np.arange(len(prepared.source.tokens)) % 3 > 0)
     target = np.random.default_rng(0).normal(size=len(rows)).astype(np.float32)
     pq.write_table(pa.table({"row": rows, "target": target}), tmp_path / "targets.parquet")
-    expected = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, CONFIG)
+    expected = predict(DECODER, params, prepared.source.tokens, prepared.source.lengths, CONFIG)
     expected[rows] = target
-    weights = prepared.source_lengths.astype(float)
+    weights = prepared.source.lengths.astype(float)
     means = np.bincount(prepared.source_document, expected * weights) / np.bincount(prepared.source_document, weights)
     for worth in ("measured", "predicted"):
         measured = worth == "measured"

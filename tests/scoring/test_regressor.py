@@ -33,10 +33,10 @@ def test_held_out_instances_share_no_document_with_the_others():
 def two_languages(folder):
     """The corpus, its instances' rows and documents, and scores by which its two languages differ; a proxy."""
     prepared = prepared_corpus(folder)
-    rows = np.flatnonzero(prepared.source_lengths >= 6)
+    rows = np.flatnonzero(prepared.source.lengths >= 6)
     document = prepared.source_document[rows]
     scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
-    proxy = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
+    proxy = initialise(Decoder(DECODER), jax.random.key(0), prepared.source.tokens[:1])
     return prepared, rows, document, scores, proxy
 
 
@@ -55,8 +55,8 @@ def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
     assert facts["spearman"]["held_out"] > 0.5
     assert facts["rows"]["held_out"] + facts["rows"]["train"] == len(rows)
     assert facts["final_mse"] < 0.2  # 1 for the constant prediction
-    predicted = predict(DECODER, load_params(tmp_path / "params"), prepared.dev_rows, prepared.dev_lengths)
-    assert (predicted[prepared.dev_lengths >= 6] > 0.5).all()  # the language of the target, in standard deviations
+    predicted = predict(DECODER, load_params(tmp_path / "params"), prepared.dev.tokens, prepared.dev.lengths)
+    assert (predicted[prepared.dev.lengths >= 6] > 0.5).all()  # the language of the target, in standard deviations
 
 
 def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):

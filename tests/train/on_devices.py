@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from pmpjax.costs.compiled import memory
-from pmpjax.data import token_stream
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows, token_stream
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.train import MeshConfig, OptimizerConfig, Saving, adamw, make_mesh, train, train_step
 from pmpjax.train.mesh import check_mesh, data_share, place, place_batch
 from pmpjax.train.step import step_function

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmpjax.data import batch_schedule, scheduled_batches
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.stages.pretrain import PretrainConfig, build_pretrain, target_losses, training_rows
 from pmpjax.runs.pipeline import Context
 from pmpjax.runs.seeds import stage_key, stage_seed
@@ -42,7 +42,7 @@ def test_the_branch_is_the_straight_run_whose_rate_decays(prepared, tmp_path):
     straight = train(
         train_step(example_losses(decoder), decaying_adamw(RATE, 12, 20)),
         initialise(decoder, stage_key(0, "pretrain", "init"), rows.tokens[:1]),
-        scheduled_batches(Rows(*rows[:2]), batch_schedule(len(rows.tokens), 20, 4, seed=order)),
+        scheduled_batches(rows, batch_schedule(len(rows.tokens), 20, 4, seed=order)),
         20,
         evaluation=Evaluation(target_losses(decoder, Context(tmp_path, prepared, 0, bar), 20, 20), 4),
     )

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.train.heldout import set_loss, spread_rows
 from pmpjax.train.mesh import MeshConfig, make_mesh
 

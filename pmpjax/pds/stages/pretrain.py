@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import optax
 
-from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Prepared, Rows, batch_schedule, packed_rows, scheduled_batches
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.pipeline import Context
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
@@ -114,10 +114,10 @@ def build_pretrain(
                 continue
             train_to = begin(Rows(rows.tokens[:count], rows.lengths[:count]), schedule, seed)
             train_with_branch(branch, train_to, measure, at, name)
-    length = prepared.source_rows.shape[1] - 1
+    length = prepared.source.tokens.shape[1] - 1
     measured = len(np.unique(np.append(np.arange(0, config.steps, config.evaluate_every), config.steps)))
-    shown = min(config.dev_rows, len(prepared.dev_rows)) + min(config.test_rows, len(prepared.test_rows))
-    at_end = sum(min(config.final_rows, len(rows)) for rows in (prepared.dev_rows, prepared.test_rows))
+    shown = min(config.dev_rows, len(prepared.dev.tokens)) + min(config.test_rows, len(prepared.test.tokens))
+    at_end = sum(min(config.final_rows, len(rows)) for rows in (prepared.dev.tokens, prepared.test.tokens))
     seen = measured * shown + (at_end if config.decay_steps else 0)
     measuring = forward_flops(decoder_config, seen * length)
     share = config.all_steps / config.steps
@@ -169,8 +169,7 @@ def final_losses(config: PretrainConfig, decoder: Decoder, at: Context[Prepared]
 
 def target_losses(decoder: Decoder, at: Context[Prepared], dev_rows: int, test_rows: int) -> Measure:
     """params -> mean loss in nats per token on `dev` and `test`, of so many rows of each split, evenly spread."""
-    dev = spread_rows(Rows(at.data.dev_rows, at.data.dev_lengths), dev_rows)
-    test = spread_rows(Rows(at.data.test_rows, at.data.test_lengths), test_rows)
+    dev, test = spread_rows(at.data.dev, dev_rows), spread_rows(at.data.test, test_rows)
     measures = {"dev": set_loss(decoder, dev, 32, at.mesh), "test": set_loss(decoder, test, 32, at.mesh)}
 
     def evaluate(params: Any) -> dict[str, Any]:
@@ -187,14 +186,14 @@ def pretrain_flops(config: PretrainConfig, decoder: DecoderConfig, length: int) 
 def training_rows(prepared: Prepared, documents: np.ndarray, seed: int) -> Rows:
     """Full rows of the documents in a random order; the last, shorter row is left out."""
     shuffled = stage_generator(seed, "pretrain", "packing").permutation(documents)
-    tokens, lengths = packed_rows(prepared, shuffled)
-    full = lengths == tokens.shape[1]
+    rows = packed_rows(prepared, shuffled)
+    full = rows.lengths == rows.tokens.shape[1]
     if not full.any():
         raise ValueError(
-            f"the selection has {int(lengths.sum())} tokens, less than one row of {tokens.shape[1]}; "
+            f"the selection has {int(rows.lengths.sum())} tokens, less than one row of {rows.tokens.shape[1]}; "
             "raise --select.ratio or give a larger source"
         )
-    return Rows(tokens[full], lengths[full])
+    return rows.take(full)
 
 
 def load_curves(folder: Path, runs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:

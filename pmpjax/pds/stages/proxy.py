@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.runs import write_json
 from pmpjax.runs.pipeline import Context
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
@@ -54,9 +54,9 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, at: Context[Prepared]) 
     prepared, decoder_config = at.data, model.decoder(at.data.vocabulary)
     decoder = Decoder(decoder_config)
     documents = stage_generator(at.seed, "proxy", "documents").permutation(len(prepared.documents.ids))
-    wanted = config.steps * config.batch * prepared.source_rows.shape[1]
+    wanted = config.steps * config.batch * prepared.source.tokens.shape[1]
     taken = int(prepared.documents.n_tokens[documents].cumsum().searchsorted(wanted)) + 1
-    tokens, lengths = packed_rows(prepared, documents[:taken])
+    rows = packed_rows(prepared, documents[:taken])
     order = stage_seed(at.seed, "proxy", "order")
     trained = train(
         train_step(
@@ -65,8 +65,8 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, at: Context[Prepared]) 
             mesh=at.mesh,
             steps_per_call=config.steps_per_call,
         ),
-        initialise(decoder, stage_key(at.seed, "proxy", "init"), tokens[:1]),
-        scheduled_batches(Rows(tokens, lengths), batch_schedule(len(tokens), config.steps, config.batch, seed=order)),
+        initialise(decoder, stage_key(at.seed, "proxy", "init"), rows.tokens[:1]),
+        scheduled_batches(rows, batch_schedule(len(rows.tokens), config.steps, config.batch, seed=order)),
         config.steps,
         saving=Saving(at.folder / "checkpoints", config.save_every),
         progress=lambda report: at.bar.update(report.steps, loss=report.loss),
@@ -75,10 +75,10 @@ def build_proxy(config: ProxyConfig, model: ModelConfig, at: Context[Prepared]) 
     save_state(at.folder / "moments", trained.opt_state)
     facts: dict[str, Any] = {
         "documents": taken,
-        "rows": len(tokens),
+        "rows": len(rows.tokens),
         "first_loss": float(trained.losses[0]),
         "final_loss": float(trained.losses[-10:].mean()),
-        "flops": proxy_flops(config, decoder_config, tokens.shape[1]),
+        "flops": proxy_flops(config, decoder_config, rows.tokens.shape[1]),
     }
     write_json(at.folder / "proxy.json", facts)
     shutil.rmtree(at.folder / "checkpoints", ignore_errors=True)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from pmpjax.data import Prepared, batch_schedule
-from pmpjax.models import Decoder, Rows
+from pmpjax.data import Prepared, Rows, batch_schedule
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import METHOD, RECEDING
 from pmpjax.pds.stages.pretrain import final_losses, pretrain_flops, trainer, training_rows
@@ -71,7 +72,7 @@ def build_receding(
         shutil.rmtree(work, ignore_errors=True)
         costs.append(read_json(at.folder / f"{name}-cost.json"))
     spent = {f"selection_{what}": float(np.mean([cost[what] for cost in costs])) for what in ("flops", "seconds")}
-    training = pretrain_flops(settings, decoder_config, at.data.source_rows.shape[1])
+    training = pretrain_flops(settings, decoder_config, at.data.source.tokens.shape[1])
     write_json(
         at.folder / "receding.json",
         {
@@ -96,7 +97,7 @@ def _rows_and_schedule(
         + batch_schedule(len(part.tokens), min(every, settings.steps - first), settings.batch, seed=order, start=first)
         for begin, first, part in zip(before, range(0, settings.steps, every), rows, strict=False)
     ]
-    together = Rows(*(np.concatenate(column) for column in zip(*(part[:2] for part in rows), strict=True)))
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
     return together, np.concatenate(schedule)
 
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh
 
 import pmpjax as pmp
-from pmpjax.control.conditions import conditions_at, consistency_check
+from pmpjax.control.conditions import conditions_at
+from pmpjax.control.verify import consistency_check
 from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds.sweep.batches import draw_instances, plan
 from pmpjax.pds.sweep.inner import initial_state, learning_rate
 from pmpjax.pds.sweep.problem import (
@@ -65,7 +66,7 @@ def build_solve(
     if mesh is not None:
         check_mesh(mesh, decoder_config, config.batch)
     rows = draw_instances(config, prepared, seed)
-    instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
+    instances = prepared.source.take(rows)
     steps, dev, preview, beside = plan(config, decoder, prepared, proxy, instances, seed, mesh)
 
     def solve_at(weights: jax.Array | None) -> Solved:
@@ -98,7 +99,7 @@ def build_solve(
             "row": rows,
             "document": document,
             "id": list(prepared.documents.ids[document]),
-            "tokens": prepared.source_lengths[rows],
+            "tokens": prepared.source.lengths[rows],
             "score": instance_scores(last),
             "worth": worth,
             "weight": np.asarray(last.weights, np.float64),
@@ -106,7 +107,7 @@ def build_solve(
     )
     with atomic(folder / "scores.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    length = prepared.source_rows.shape[1] - 1
+    length = prepared.source.tokens.shape[1] - 1
     health = last.sweep.health
     write_json(
         folder / "solve.json",
@@ -128,9 +129,9 @@ def build_solve(
             "learning_rate": learning_rate(config.rule, config.learning_rate, proxy.optimizer),
             "steps": config.steps,
             "instances": len(rows),
-            "short_rows_left_out": int((prepared.source_lengths < config.minimum_tokens).sum()),
+            "short_rows_left_out": int((prepared.source.lengths < config.minimum_tokens).sum()),
             "flops": solve_flops(
-                config, len(rows), len(prepared.dev_rows), lambda count: forward_flops(decoder_config, count * length)
+                config, len(rows), len(prepared.dev.tokens), lambda count: forward_flops(decoder_config, count * length)
             ),
         },
     )

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig
 from pmpjax.pds.sweep.inner import Rule, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
@@ -262,7 +263,9 @@ def sweep_function(
     ) -> pmp.Sweep:
         problem = proxy_problem(config, decoder, optimizer, dev, mesh)
         others = () if beside is None else (beside,)
-        worth = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk, beside=others)
+        worth = obs.contributions_of(
+            sharded_losses(decoder, mesh), instances, chunk=config.chunk, extra_directions=others
+        )
         observe: dict[str, obs.Observable] = {
             "worth": obs.every(config.period, worth),
             "gradient": obs.control_gradient,

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.stages.solve import build_solve, draw_instances, sweep_flops
 from pmpjax.pds.sweep.problem import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
@@ -34,7 +35,7 @@ MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 def solve_in(folder, config):
     prepared = prepared_corpus(folder)
     decoder = Decoder(MODEL.decoder(VOCABULARY))
-    params = initialise(decoder, jax.random.key(0), prepared.source_rows[:1])
+    params = initialise(decoder, jax.random.key(0), prepared.source.tokens[:1])
     build_solve(config, MODEL, prepared, warm_start(params), 0, folder, Recorder())
     return prepared
 
@@ -45,7 +46,7 @@ def test_instances_of_the_targets_language_are_worth_more(tmp_path):
     worth, good = np.array(table["score"]), np.array(table["document"]) % 2 == 0
     assert np.mean(worth[good][:, None] > worth[~good][None, :]) > 0.9  # the area under the ROC curve
     rows = np.array(table["row"])
-    assert (prepared.source_lengths[rows] >= CONFIG.minimum_tokens).all()
+    assert (prepared.source.lengths[rows] >= CONFIG.minimum_tokens).all()
     assert len(set(rows)) == len(rows) == 40
     assert table["id"] == list(prepared.documents.ids[prepared.source_document[rows]])
     facts = json.loads((tmp_path / "solve.json").read_text())
@@ -56,7 +57,7 @@ def test_instances_of_the_targets_language_are_worth_more(tmp_path):
     assert facts["over_time"]["evaluated"] == 3
     estimator = facts["batch_estimator"]
     assert estimator["met"] == 18 and -1 <= estimator["spearman"] <= 1 and estimator["residual"] > 0
-    assert facts["short_rows_left_out"] == int((prepared.source_lengths < 6).sum())
+    assert facts["short_rows_left_out"] == int((prepared.source.lengths < 6).sum())
 
 
 def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_path):

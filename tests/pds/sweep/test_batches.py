@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, Rows, initialise
+from pmpjax.models import Decoder, initialise
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.sweep.batches import draw_instances, draw_steps, drawn_in_proportion, plan, pool_weights
 from pmpjax.pds.sweep.problem import SweepError, score_instances
@@ -25,14 +25,14 @@ CONFIG = dataclasses.replace(SOURCE, instances=80, steps=8, along="selection")
 def corpus(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("corpus"))
     decoder = Decoder(MODEL.decoder(VOCABULARY))
-    return prepared, decoder, warm_start(initialise(decoder, jax.random.key(0), prepared.source_rows[:1]))
+    return prepared, decoder, warm_start(initialise(decoder, jax.random.key(0), prepared.source.tokens[:1]))
 
 
 def drawn(corpus, config):
     prepared, decoder, proxy = corpus
     rows = draw_instances(config, prepared, 0)
-    found = plan(config, decoder, prepared, proxy, Rows(prepared.source_rows[rows], prepared.source_lengths[rows]), 0)
-    np.testing.assert_array_equal(found.steps.train.tokens, prepared.source_rows[rows[found.steps.index]])
+    found = plan(config, decoder, prepared, proxy, prepared.source.take(rows), 0)
+    np.testing.assert_array_equal(found.steps.train.tokens, prepared.source.tokens[rows[found.steps.index]])
     return found, prepared.source_document[rows[found.steps.index]] % 2 == 0
 
 
@@ -97,7 +97,7 @@ def test_the_worth_beside_is_the_one_that_the_first_sweep_would_find(corpus, flo
     prepared, decoder, proxy = jax.tree.map(as_float64, corpus)
     config = dataclasses.replace(CONFIG, every=None)
     rows = draw_instances(config, prepared, 0)
-    instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
+    instances = prepared.source.take(rows)
     steps, dev, _, beside = plan(config, decoder, prepared, proxy, instances, 0)
     solved = score_instances(config, decoder, proxy, steps, instances, dev=dev, beside=beside)
     even, dev = draw_steps(config, prepared, instances, 0)  # the pool is the whole proxy set

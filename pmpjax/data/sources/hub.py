@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pmpjax.data.documents import Document, Rejection, SourceError
-from pmpjax.data.files import SUFFIXES, read_file
+from pmpjax.data.sources.files import SUFFIXES, read_file
 
 _SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval"}
 

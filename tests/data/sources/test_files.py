@@ -11,7 +11,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError
-from pmpjax.data.files import LINE_BYTES, PIECE_BYTES, read_files
+from pmpjax.data.sources.files import LINE_BYTES, PIECE_BYTES, read_files
 
 
 def read(path):

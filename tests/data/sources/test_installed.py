@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pmpjax.data import installed, packages
 from pmpjax.data.documents import SourceError
-from pmpjax.data.installed import Budget, fingerprints, harvest, kind_of, reference
-from pmpjax.data.packages import PACKAGES, STANDARD_LIBRARY, InstalledFile, installed_files, normal_name
+from pmpjax.data.sources import installed, packages
+from pmpjax.data.sources.installed import Budget, fingerprints, harvest, kind_of, reference
+from pmpjax.data.sources.packages import PACKAGES, STANDARD_LIBRARY, InstalledFile, installed_files, normal_name
 
 SMALL = Budget(docstring=60_000, code=60_000, readme=20_000, changelog=1_000, licence=20_000, data=40_000)
 
@@ -52,7 +52,7 @@ def test_a_mixed_sample_within_its_budget(small):
 
 def test_the_same_sample_in_another_process(small):
     code = (
-        "from pmpjax.data.installed import *\n"
+        "from pmpjax.data.sources.installed import *\n"
         f"print(fingerprints(harvest({SMALL!r}, exclude=frozenset(['scipy'])).documents, installed_files()[0]))"
     )
     other = subprocess.run(

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 from pmpjax.data.documents import Document, Rejection, SourceError
-from pmpjax.data.hub import read_hub
-from pmpjax.data.story_grammar import ELDERS, HEROES, PLOTS, PRONOUNS, RULES
+from pmpjax.data.sources.hub import read_hub
+from pmpjax.data.sources.story_grammar import ELDERS, HEROES, PLOTS, PRONOUNS, RULES
 
 TINYSTORIES = "tinystories"
 TINYSTORIES_REPOSITORY = "roneneldan/TinyStories"
@@ -33,7 +33,7 @@ def read_tinystories(split: str) -> Iterator[Document | Rejection]:
 
 
 def generate_stories(count: int, seed: int) -> Iterator[Document]:
-    """Stories of the rules in `pmpjax.data.story_grammar`: a hero's wish, an obstacle, what is said and tried, an end.
+    """Stories of `pmpjax.data.sources.story_grammar`: a hero's wish, an obstacle, what is said and tried, an end.
 
     Story i depends on (seed, i) alone. A plot fixes what fits together; everything else is chosen rule by rule.
     Documents are grouped by plot.

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import errors
 
 from pmpjax.data import Budget, SourceError, read_source
-from pmpjax.data.hub import files_of_split
+from pmpjax.data.sources.hub import files_of_split
 
 FILES = ["README.md", "pile-train.txt", "data/train-0-of-2.parquet", "data/train-1-of-2.parquet", "data/test-0.parquet"]
 

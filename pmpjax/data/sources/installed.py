@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, digest, fault, pieces
-from pmpjax.data.packages import InstalledFile, installed_files, normal_name
+from pmpjax.data.sources.packages import InstalledFile, installed_files, normal_name
 
 KINDS = ("docstring", "code", "readme", "changelog", "licence", "data")
 

@@ -5,7 +5,7 @@ import pytest
 
 from pmpjax.data import Budget, SourceError, read_source
 from pmpjax.data.documents import Document
-from pmpjax.data.tfds import read_tfds
+from pmpjax.data.sources.tfds import read_tfds
 
 TEXTS = [b"one text", b"\xc3\xa9t\xc3\xa9", b"", b"\xff\xfe", b"another"]
 

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from pmpjax.data import Budget, Document, SourceError, read_source, read_sources
-from pmpjax.data.sources import split_target
+from pmpjax.data import Budget, SourceError, read_source, read_sources
 
 
 def test_files_are_read_and_rejections_kept(tmp_path):
@@ -42,27 +41,3 @@ def test_several_packages_as_a_source():
     assert sum(int(found["documents"]) for found in corpus.packages.values()) == len(corpus.documents)
     with pytest.raises(SourceError, match="has no package 'absent'"):
         read_source("installed-docs:optax,absent", Budget())
-
-
-def documents(groups):
-    return [Document(f"{group}{i}", "text", "origin", group) for i, group in enumerate(groups)]
-
-
-def test_no_group_is_on_both_sides():
-    dev, test = split_target(documents("aabbbcdefgabc"))
-    assert len(dev) + len(test) == 13 and dev and test
-    assert not {document.group for document in dev} & {document.group for document in test}
-    assert split_target(documents("aabbbcdefgabc"), seed=1) != (dev, test)
-
-
-def test_the_side_of_a_group_does_not_depend_on_the_order_of_documents():
-    dev, _ = split_target(documents("abcdef"))
-    other, _ = split_target(documents("abcdef")[::-1])
-    assert set(dev) == set(other)
-
-
-def test_one_group_is_torn_and_one_document_refused():
-    dev, test = split_target(documents("aaaa"))
-    assert len(dev) == len(test) == 2
-    with pytest.raises(SourceError, match="at least 2 documents"):
-        split_target(documents("a"))

@@ -4,9 +4,10 @@ import string
 import numpy as np
 import pytest
 
-from pmpjax.data import Budget, SourceError, find_copies, hub, read_source
-from pmpjax.data.stories import generate_stories
-from pmpjax.data.story_grammar import HEROES, PLOTS, PRONOUNS, RULES
+from pmpjax.data import Budget, SourceError, find_copies, read_source
+from pmpjax.data.sources import hub
+from pmpjax.data.sources.stories import generate_stories
+from pmpjax.data.sources.story_grammar import HEROES, PLOTS, PRONOUNS, RULES
 
 
 @pytest.fixture(scope="module")
