@@ -144,7 +144,7 @@ if __name__ == "__main__":
         source=(str(texts / "source"), "installed-docs"),
         target=str(texts / "target"),
         seeds=5,
-        rivals=BASELINES,
+        baselines=BASELINES,
         prepare=TextConfig(budget=HALF),
     )
     metrics = run(config, out)

@@ -11,7 +11,7 @@ from pmpjax.baselines.registry import BASELINES
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
 
-CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, rivals=BASELINES)
+CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, baselines=BASELINES)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare"))

@@ -14,14 +14,14 @@ STAGES = {
     "solve": "the costate sweep: the worth of every proxy instance",
     "fit": "a scorer that tells the worth from the text",
     "score": "the scorer on every document",
-    "rivals": "other methods' scores of every document",
+    "baselines": "other methods' scores of every document",
     "select": "the documents kept, by each method and seed",
     "pretrain": "the same model on each selection, at equal budgets",
-    "receding": "one more model a seed, whose data are selected anew every --mpc steps",
+    "receding": "one more model a seed, whose data are selected again every --receding-horizon steps",
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }
-"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.table`."""
+"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.pipeline`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
 
     given, preset = _given_preset(arguments)
     begun = _default(given, value_of(arguments, "--stages-from", "None"))
-    default = dataclasses.replace(begun, rivals=BASELINES, seeds=5)
+    default = dataclasses.replace(begun, baselines=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
         _own_models(default, arguments),
@@ -187,8 +187,8 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
         StartOptions(given),
     )
     _check_data(preset, config)
-    if not config.rivals:
-        raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
+    if not config.baselines:
+        raise ValueError("baselines is empty, expected one at least to compare with; `pmpjax pds run` takes none")
     announce(out)
     metrics = pipeline.run(config, out, options.stages_from)
     from rich.console import Console
@@ -200,7 +200,7 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
         table.add_row(*row)
     console = Console()
     console.print(table)
-    for own in metrics["stages"]["rivals"]["methods"].values():
+    for own in metrics["stages"]["baselines"]["methods"].values():
         for text in own["warnings"]:
             console.print(f"warning: {text}", markup=False)
     console.print(metrics["verdict"], markup=False)

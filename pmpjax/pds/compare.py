@@ -34,7 +34,7 @@ def selection_costs(
             "seconds": own["seconds"] + again["selection_seconds"],
             "flops": own["flops"] + again["selection_flops"],
         }
-    for name, own in stages.get("rivals", {"methods": {}})["methods"].items():
+    for name, own in stages.get("baselines", {"methods": {}})["methods"].items():
         shared = name != "dsir"
         costs[name] = {
             "seconds": own["seconds"] + (seconds["proxy"] if shared else 0.0),

@@ -48,9 +48,9 @@ class PDSConfig:
         target: the desired domain; split into dev (steers the selection) and test (measures it).
         seed: of preparation, proxy, sweep and scorer, and the first of the seeds below.
         seeds: models trained on each selection; each seed has its own init, order of data, Gumbel noise, random subset.
-        rivals: methods compared with PDS and random, at equal budgets.
-        mpc: steps after which one more model solves, scores and selects anew from where it is (receding horizon); 0
-            trains none.
+        baselines: methods compared with PDS and random, at equal budgets.
+        receding_horizon: steps after which one more model solves, scores and selects again from where it is; 0 trains
+            none.
         mesh: how devices share the work; decides no result but its rounding.
         prepare: text to tokens.
         model: the decoder that is pretrained, and the proxy and the scorer where theirs are not given.
@@ -69,8 +69,8 @@ class PDSConfig:
     target: str = PrepareConfig.target
     seed: int = 0
     seeds: int = 1
-    rivals: tuple[BaselineName, ...] = ()
-    mpc: int = 0
+    baselines: tuple[BaselineName, ...] = ()
+    receding_horizon: int = 0
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     prepare: TextConfig = dataclasses.field(default_factory=TextConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -86,16 +86,17 @@ class PDSConfig:
     def __post_init__(self):
         if self.seeds < 1 or self.seed < 0:
             raise ValueError(f"seeds is {self.seeds}, seed {self.seed}: at least one seed, none of them negative")
-        check_baselines(self.rivals)
+        check_baselines(self.baselines)
         unknown = [name for name in self.select.repeat_by_rank if name not in (METHOD, *BASELINES)]
         if unknown:
             raise ValueError(
                 f"select.repeat_by_rank names {', '.join(unknown)}; expected any of {METHOD}, {', '.join(BASELINES)}"
             )
-        if self.mpc < 0 or (self.mpc and self.mpc % self.pretrain.evaluate_every):
+        horizon, every = self.receding_horizon, self.pretrain.evaluate_every
+        if horizon < 0 or (horizon and horizon % every):
             raise ValueError(
-                f"mpc is {self.mpc}, expected a positive multiple of pretrain.evaluate_every "
-                f"({self.pretrain.evaluate_every}), so that all loss curves have the same steps; or 0"
+                f"receding_horizon is {horizon}, expected a positive multiple of pretrain.evaluate_every ({every}), so "
+                "that all loss curves have the same steps; or 0"
             )
 
     @property

@@ -1,6 +1,6 @@
 """A source with noise in it: do the proxy, the sweep and the scorer find documents that are worth nothing?"""
 
-import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 
 from pmpjax.data import Prepared, Rows, document_rows
 from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.pipeline import STAGES
 from pmpjax.pds.stages.evaluate import METHOD
-from pmpjax.pds.table import STAGES
 from pmpjax.pds.work import Work, load_data
-from pmpjax.runs import open_run, stored_config
+from pmpjax.runs import stored_config
+from pmpjax.runs.pipeline import Pipeline
 from pmpjax.runs.seeds import stage_generator
 
 COMMAND = "pds noise"
@@ -83,8 +84,8 @@ class NoiseRanks(NamedTuple):
 def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str, NoiseRanks]:
     """Where each method of the run `out` ranks noise that lies in the source from the beginning.
 
-    Proxy, sweep, scorer and the run's rivals are made anew, in the run directory `folder`, from the source of `out` and
-    noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
+    Proxy, sweep, scorer and the run's baselines are made again, in the run directory `folder`, from the source of `out`
+    and noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
 
     Returns:
         the ranks of noise by method, PDS first.
@@ -97,18 +98,16 @@ def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str,
         raise ValueError(f"{out} has no stage prepare; run `pmpjax pds prepare --out {out}` first")
     clean = load_data(out / "prepare")
     noisy = with_noise(clean, share, config.seed)
-    folders = {"prepare": out / "prepare"}
-    with open_run(folder, COMMAND, {**deciding(config), "share": share}) as at:
-        for name in ("proxy", "solve", "fit", "score", *(["rivals"] if config.rivals else [])):
-            stage = STAGES[name]
-            folders[name] = at.stage(
-                name,
-                lambda place, stage=stage: stage.build(_Noisy(config, place, dict(folders), {}, noisy)),
-                config=stage.decided(config),
-                inputs={other: folders[other] for other in stage.inputs},
-            )
+    pipeline = Pipeline(
+        COMMAND,
+        {name: STAGES[name] for name in ("proxy", "solve", "fit", "score", "baselines")},
+        functools.partial(Work, source=noisy),
+        lambda config: {**deciding(config), "share": share},
+    )
+    with pipeline.open(config, folder, given={"prepare": out / "prepare"}) as running:
+        folders = running.build_all()
     scores = {METHOD: folders["score"] / "scores.parquet"}
-    scores |= {name: folders["rivals"] / f"{name}.parquet" for name in config.rivals}
+    scores |= {name: folders["baselines"] / f"{name}.parquet" for name in config.baselines}
     return {name: noise_ranks(_column(path), len(clean.documents.ids)) for name, path in scores.items()}
 
 
@@ -122,17 +121,6 @@ def noise_ranks(scores: Float[np.ndarray, " documents"], clean: int) -> NoiseRan
     above = np.searchsorted(source, noise) / clean
     lowest = float(np.mean(noise < np.quantile(source, 1 / 3)))
     return NoiseRanks(len(noise), lowest, float(np.median(above)), float(above.max()))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Noisy(Work):
-    """A stage's view of a run whose source is another one than `prepare` left."""
-
-    source: Prepared
-
-    @property
-    def data(self) -> Prepared:
-        return self.source
 
 
 def _column(path: Path) -> np.ndarray:

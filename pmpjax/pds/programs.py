@@ -20,8 +20,8 @@ from pmpjax.pds.sweep.problem import SolveConfig, Step, sweep_function
 from pmpjax.scoring.engine import score_function
 from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train import OptimizerConfig, adamw
-from pmpjax.train.loop import step_function
 from pmpjax.train.mesh import BATCH_AXES, check_mesh, shardings
+from pmpjax.train.step import step_function
 from pmpjax.training import TrainState
 
 

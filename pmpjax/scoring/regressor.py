@@ -14,7 +14,7 @@ from pmpjax.data import batch_schedule, scheduled_batches
 from pmpjax.models import DecoderConfig, ScorerModel, initialise, with_trunk
 from pmpjax.models.layers import apply
 from pmpjax.statistics import clipped
-from pmpjax.train import OptimizerConfig, Report, Trained, adamw, train
+from pmpjax.train import OptimizerConfig, Report, Saving, Trained, adamw, train, train_step
 from pmpjax.train.model import ModelConfig, forward_flops
 
 
@@ -116,16 +116,14 @@ def fit_regressor(
     steps = config.steps(count)
     initial = initialise(scorer, seeds.init, rows["tokens"][:1], rows["lengths"][:1])
     return train(
-        squared_errors(scorer),
-        adamw(config.optimizer, steps),
+        train_step(
+            squared_errors(scorer), adamw(config.optimizer, steps), mesh=mesh, steps_per_call=config.steps_per_call
+        ),
         initial if trunk is None else with_trunk(initial, trunk),
         scheduled_batches(rows, batch_schedule(count, steps, config.batch, seed=seeds.order)),
         steps,
-        checkpoints=checkpoints,
-        save_every=config.save_every,
-        steps_per_call=config.steps_per_call,
+        saving=Saving(checkpoints, config.save_every),
         progress=progress,
-        mesh=mesh,
     )
 
 

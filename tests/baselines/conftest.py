@@ -10,8 +10,8 @@ import pytest
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
 from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise, mean_token_loss
-from pmpjax.train import OptimizerConfig, adamw, train
-from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
+from pmpjax.train import OptimizerConfig, adamw, train, train_step
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 
 class Setting(NamedTuple):
@@ -70,8 +70,7 @@ def setting(tmp_path_factory) -> Setting:
     decoder = Decoder(DecoderConfig(VOCABULARY, 8, 1, 2, 1, 12))
     rows = packed_rows(prepared, np.arange(40))
     trained = train(
-        example_losses(decoder),
-        adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=5)),
+        train_step(example_losses(decoder), adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=5))),
         initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32)),
         scheduled_batches(rows, batch_schedule(len(rows.tokens), 60, 8, seed=0)),
         60,

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from pmpjax.baselines.influence import conjugate_gradient, influence
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, DecoderConfig, initialise
-from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 
 def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(setting, float64, tmp_path):

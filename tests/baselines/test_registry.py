@@ -10,7 +10,7 @@ from pmpjax.pds.stages.select import SelectConfig
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.warm_start import WarmStart
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 
@@ -51,5 +51,7 @@ def test_names_that_are_no_baselines_are_refused_with_a_hint(names, message):
 
 
 def test_a_config_checks_its_baselines():
+    with pytest.raises(ValueError, match="one twice"):
+        PDSConfig(baselines=("dsir", "influence", "dsir"))
     with pytest.raises(ValueError, match=r"repeat_by_rank names random"):
         PDSConfig(select=SelectConfig(repeat_by_rank=("pds", "random")))

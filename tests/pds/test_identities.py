@@ -16,7 +16,7 @@ from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.pds.sweep.problem import SolveConfig, Solved, Step, improve, mean_loss, score_instances
 from pmpjax.pds.sweep.scores import agreement, spread_over_time
 from pmpjax.train import adamw
-from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
+from tests.corpora import LENGTH, VOCABULARY, warm_start
 
 STEPS, BATCH, INSTANCES = 7, 3, 8
 

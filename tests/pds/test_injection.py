@@ -10,7 +10,7 @@ from pmpjax.data import packed_rows
 from pmpjax.pds import run_stage
 from pmpjax.pds.injection import check_injected, noise_ranks, with_noise
 from pmpjax.runs import RunError
-from tests.pds.synthetic import END, LENGTH, VOCABULARY, prepared_corpus, write_texts
+from tests.corpora import END, LENGTH, VOCABULARY, prepared_corpus, write_sources
 from tests.pds.test_pipeline import config
 
 
@@ -50,10 +50,9 @@ def test_a_share_that_is_none_is_refused(tmp_path, share):
 
 
 @pytest.mark.slow
-def test_stages_and_rivals_are_asked_anew(tmp_path):
-    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
-        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
-    settings = dataclasses.replace(config(tmp_path), rivals=("dsir",))
+def test_stages_and_baselines_score_the_noise(tmp_path):
+    write_sources(tmp_path)
+    settings = dataclasses.replace(config(tmp_path), baselines=("dsir",))
     out, folder = tmp_path / "run", tmp_path / "noise"
     with pytest.raises(ValueError, match="has no stage prepare"):
         check_injected(out, folder, share=0.1)

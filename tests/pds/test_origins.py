@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmpjax.pds.origins import origin_group, origin_groups, origin_shares
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pmpjax.pds.origins import origin_shares
 from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_evaluation, verdict
 from pmpjax.pds.stages.report import ReportConfig, build_report
 from pmpjax.statistics import Speedup
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 STEPS = np.arange(0, 401, 20)
 

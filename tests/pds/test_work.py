@@ -9,13 +9,12 @@ from pmpjax.data import load_prepared
 from pmpjax.pds import run_stage
 from pmpjax.pds.work import Work, load_data
 from pmpjax.runs import RunError
-from tests.pds.synthetic import write_texts
+from tests.corpora import write_sources, write_texts
 from tests.pds.test_pipeline import config
 
 
 def test_a_rebuilt_prepare_is_read_anew_in_the_same_process(tmp_path):
-    for seed, (name, language, count) in enumerate((("wanted", 0, 20), ("other", 1, 20), ("target", 0, 20))):
-        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
+    write_sources(tmp_path, 20, 20, 20)
     settings, out = config(tmp_path), tmp_path / "run"
     folder = run_stage(settings, out, "prepare")
     work = Work(settings, out / "proxy.partial", {"prepare": folder}, {})

@@ -8,7 +8,7 @@ from pmpjax.models import ScorerModel, initialise
 from pmpjax.scoring.engine import ScoreConfig, computed_tokens, length_batches, predict, score_shard
 from pmpjax.scoring.shards import document_table, prepared_shards
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmpjax.scoring.selected import write_selected
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 
 def test_texts_come_in_the_order_asked_for_whatever_their_length(tmp_path):

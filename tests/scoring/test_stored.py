@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.scoring.stored import StoredScores
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,19 @@ import pytest
 
 from pmpjax.data import batch_schedule, scheduled_batches
 from pmpjax.runs import RunError
-from pmpjax.train import DivergedError, OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
+from pmpjax.train import (
+    DivergedError,
+    Evaluation,
+    OptimizerConfig,
+    Saving,
+    adamw,
+    load_params,
+    load_state,
+    save_params,
+    save_state,
+    train,
+    train_step,
+)
 
 DATA = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 2), "y": np.arange(12, dtype=np.float32)}
 OPTIMIZER = adamw(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
@@ -29,6 +41,9 @@ def losses(params, batch):
 
 def evaluate(params):
     return {"all": jnp.mean(losses(params, DATA)), "b": params["b"]}
+
+
+STEP = train_step(losses, OPTIMIZER)
 
 
 def start():
@@ -54,13 +69,11 @@ class Sink:
 def test_the_loop_does_what_a_plain_loop_does():
     done, sink = [], Sink()
     trained = train(
-        losses,
-        OPTIMIZER,
+        STEP,
         start(),
         batches(),
         STEPS,
-        evaluate=evaluate,
-        evaluate_every=4,
+        evaluation=Evaluation(evaluate, 4),
         progress=done.append,
         metrics=sink,
     )
@@ -81,7 +94,7 @@ def test_the_loop_does_what_a_plain_loop_does():
         np.testing.assert_allclose(trained.evaluated[name], [float(e[name]) for e in evaluated], rtol=1e-5)
     np.testing.assert_allclose(trained.params["w"], params["w"], rtol=1e-5)
     assert sum(report.steps for report in done) == STEPS == done[-1].step
-    assert trained.status == "done" and 0 <= trained.host_wait <= 1 and trained.resumed_at is None
+    assert trained.resumed_at is None and trained.damaged == ()
     assert [step for step, _ in sink.of("loss")] == list(range(STEPS))
     np.testing.assert_allclose([norm for _, norm in sink.of("gradient_norm")], norms, rtol=1e-5)
     assert [step for step, _ in sink.of("all")] == [0, 4, 8, 10]
@@ -90,20 +103,23 @@ def test_the_loop_does_what_a_plain_loop_does():
 @pytest.mark.parametrize("count", [2, 4])
 def test_micro_batches_have_the_gradient_of_the_whole_batch(count):
     optimizer = optax.sgd(0.01)  # Adam would hide the gradient's size
-    whole = train(losses, optimizer, start(), batches(), STEPS)
-    parts = train(losses, optimizer, start(), batches(), STEPS, accumulate=count)
+    whole = train(train_step(losses, optimizer), start(), batches(), STEPS)
+    parts = train(train_step(losses, optimizer, accumulate=count), start(), batches(), STEPS)
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.params, whole.params)
     with pytest.raises(ValueError, match="a batch of 4 is not a multiple of accumulate, 3"):
-        train(losses, optimizer, start(), batches(), STEPS, accumulate=3)
+        train(train_step(losses, optimizer, accumulate=3), start(), batches(), STEPS)
+    with pytest.raises(ValueError, match="accumulate and steps_per_call must be positive"):
+        train_step(losses, optimizer, accumulate=0)
 
 
 @pytest.mark.parametrize("together", [3, 4, 50])
 def test_steps_made_in_one_call_are_the_same_steps(together):
-    options = {"evaluate": evaluate, "evaluate_every": 4}
+    measured = Evaluation(evaluate, 4)
     sinks = [Sink(), Sink()]
-    single = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
-    joined = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], steps_per_call=together, **options)
+    single = train(STEP, start(), batches(), STEPS, metrics=sinks[0], evaluation=measured)
+    joint = train_step(losses, OPTIMIZER, steps_per_call=together)
+    joined = train(joint, start(), batches(), STEPS, metrics=sinks[1], evaluation=measured)
     np.testing.assert_allclose(joined.losses, single.losses, rtol=1e-6)
     assert joined.evaluated_at.tolist() == single.evaluated_at.tolist()
     np.testing.assert_allclose(joined.evaluated["all"], single.evaluated["all"], rtol=1e-6)
@@ -134,14 +150,15 @@ def stopping_at(step):
 @pytest.mark.parametrize("fatal", [2, 5, 9])
 @pytest.mark.parametrize(("measure", "together"), [(evaluate, 1), (None, 1), (evaluate, 4), (None, 4)])
 def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure, together):
-    options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4, "checkpoints": tmp_path / "a"}
-    options["steps_per_call"] = together
+    step = train_step(losses, OPTIMIZER, steps_per_call=together)
     sinks, done = [Sink(), Sink()], []
-    whole = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
-    options["checkpoints"] = tmp_path / "b"
+    measured = None if measure is None else Evaluation(measure, 2)
+    options = {"evaluation": measured, "metrics": sinks[0], "saving": Saving(tmp_path / "a", 4)}
+    whole = train(step, start(), batches(), STEPS, **options)
+    options |= {"metrics": sinks[1], "saving": Saving(tmp_path / "b", 4)}
     with pytest.raises(Killed):
-        train(losses, OPTIMIZER, start(), stopping_at(fatal), STEPS, metrics=sinks[1], **options)
-    again = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], progress=done.append, **options)
+        train(step, start(), stopping_at(fatal), STEPS, **options)
+    again = train(step, start(), batches(), STEPS, progress=done.append, **options)
     # The next call's batches are read before this one's end is saved.
     assert again.resumed_at == ({2: None, 5: 4, 9: 8} if together == 1 else {2: None, 5: None, 9: 4})[fatal]
     assert done[0].step >= (again.resumed_at or 0) and sum(report.steps for report in done) == STEPS
@@ -157,22 +174,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_is_never_saved
         return params["w"] * jnp.ones_like(batch["y"])
 
     growing = optax.stateless(lambda updates, params: jax.tree.map(lambda leaf: (2**16 - 1) * leaf, params))
-    options = {"checkpoints": tmp_path, "save_every": 1}
     with pytest.raises(DivergedError, match=r"loss is inf at step 8; lower the learning rate"):
-        train(overflow, growing, {"w": jnp.float32(2.0**8)}, batches(), STEPS, **options)
+        params = {"w": jnp.float32(2.0**8)}
+        train(train_step(overflow, growing), params, batches(), STEPS, saving=Saving(tmp_path, 1))
     assert max(int(path.name) for path in tmp_path.iterdir()) == 8  # the state before that loss
-    stopped = train(overflow, growing, {"w": jnp.float32(2.0**8)}, batches(), STEPS, diverged="stop")
-    assert stopped.status == "loss is inf at step 8" and np.isinf(stopped.losses[8])
+
+
+def test_the_last_step_is_saved_where_more_are_to_come(tmp_path):
+    for saving, kept in ((Saving(tmp_path / "none"), []), (Saving(tmp_path / "last", last=True), [5])):
+        train(STEP, start(), batches(), 5, saving=saving)
+        assert [int(path.name) for path in saving.folder.glob("*")] == kept
+    further = train(STEP, start(), batches(), STEPS, saving=Saving(tmp_path / "last", last=True))
+    assert further.resumed_at == 5
+    whole = train(STEP, start(), batches(), STEPS)
+    np.testing.assert_array_equal(further.losses, whole.losses)
+    jax.tree.map(np.testing.assert_array_equal, further.params, whole.params)
 
 
 def test_data_that_end_early_and_data_without_a_position_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the data end after 10 batches, the run has 11 steps"):
-        train(losses, OPTIMIZER, start(), batches(), STEPS + 1)
+        train(STEP, start(), batches(), STEPS + 1)
     with pytest.raises(ValueError, match="list_iterator has not"):
-        train(losses, OPTIMIZER, start(), list(batches()), STEPS, checkpoints=tmp_path, save_every=4)
-    train(losses, OPTIMIZER, start(), batches(), STEPS, checkpoints=tmp_path, save_every=4)
+        train(STEP, start(), list(batches()), STEPS, saving=Saving(tmp_path, 4))
+    train(STEP, start(), batches(), STEPS, saving=Saving(tmp_path, 4))
     with pytest.raises(RunError, match="a checkpoint of step 8, the run has 5; raise steps"):
-        train(losses, OPTIMIZER, start(), batches(), 5, checkpoints=tmp_path, save_every=4)
+        train(STEP, start(), batches(), 5, saving=Saving(tmp_path, 4))
 
 
 def test_the_wait_for_slow_data_is_measured():
@@ -185,12 +211,12 @@ def test_the_wait_for_slow_data_is_measured():
             return DATA
 
     slow = grain.MapDataset.source(Slow()).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    assert train(losses, OPTIMIZER, start(), slow, 8).host_wait > 0.7
+    assert train(STEP, start(), slow, 8).host_wait > 0.7
 
 
 def test_the_callers_parameters_stay_usable():
     params = start()
-    train(losses, OPTIMIZER, params, batches(), STEPS)
+    train(STEP, params, batches(), STEPS)
     assert float(params["b"]) == pytest.approx(0.1)
 
 
@@ -203,7 +229,7 @@ def test_parameters_survive_their_file(tmp_path):
 
 
 def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
-    trained = train(losses, OPTIMIZER, start(), batches(), STEPS)
+    trained = train(STEP, start(), batches(), STEPS)
     save_state(tmp_path / "moments", trained.opt_state)
     like = jax.eval_shape(OPTIMIZER.init, start())
     found = load_state(tmp_path / "moments", like)

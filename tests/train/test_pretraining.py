@@ -20,7 +20,7 @@ from pmpjax.train.corpus import CorpusConfig
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, build_export, load_trained, run
-from tests.pds.synthetic import write_texts
+from tests.corpora import write_texts
 
 
 @pytest.fixture(scope="module")

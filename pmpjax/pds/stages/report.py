@@ -135,7 +135,7 @@ def _methods(metrics: Mapping[str, Any]) -> Iterable[str]:
             "the seeds that get there. Seconds and FLOPs are those of choosing the data, and the proxy's training is "
             "among them for each method that needs one.</p>"
         )
-        for name, own in metrics["stages"].get("rivals", {"methods": {}})["methods"].items():
+        for name, own in metrics["stages"].get("baselines", {"methods": {}})["methods"].items():
             for warning in own["warnings"]:
                 yield f"<p class='fails'>{html.escape(title(name))}: {html.escape(warning)}</p>"
     if "receding" in metrics:

@@ -13,7 +13,7 @@ from pmpjax.runs.seeds import stage_key
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.warm_start import WarmStart
-from tests.pds.synthetic import Recorder, prepared_corpus
+from tests.corpora import Recorder, prepared_corpus
 
 TINY = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
 

@@ -15,7 +15,7 @@ from pmpjax.scoring.engine import predict
 from pmpjax.scoring.regressor import FitConfig, held_out
 from pmpjax.train import OptimizerConfig, load_params
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)

@@ -17,7 +17,7 @@ from pmpjax.pds.stages.score import build_score
 from pmpjax.scoring.engine import computed_tokens, predict, score_shard
 from pmpjax.scoring.shards import prepared_shards
 from pmpjax.train.model import forward_flops
-from tests.pds.synthetic import LENGTH, Recorder, prepared_corpus
+from tests.corpora import LENGTH, Recorder, prepared_corpus
 from tests.scoring.test_engine import CONFIG, DECODER, MODEL, scorer_params
 
 
@@ -102,7 +102,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
-from tests.pds.synthetic import Recorder, prepared_corpus
+from tests.corpora import Recorder, prepared_corpus
 from tests.scoring.test_engine import CONFIG, MODEL, scorer_params
 from pmpjax.pds.stages.score import build_score
 

@@ -15,8 +15,8 @@ from pmpjax.pds.stages.select import SelectConfig, build_select, load_selections
 from pmpjax.runs.seeds import stage_key
 from pmpjax.scoring.stored import StoredScores
 from pmpjax.scoring.top_r import gumbel_noise
+from tests.corpora import Recorder, prepared_corpus
 from tests.oracles import gumbel_order, within_budget
-from tests.pds.synthetic import Recorder, prepared_corpus
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.stages.solve import build_solve, draw_instances, sweep_flops
 from pmpjax.pds.sweep.problem import SolveConfig, SweepError
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus, warm_start
 
 CONFIG = SolveConfig(
     instances=40,

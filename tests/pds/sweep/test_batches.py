@@ -14,9 +14,9 @@ from pmpjax.pds.sweep.batches import draw_instances, draw_steps, drawn_in_propor
 from pmpjax.pds.sweep.problem import SweepError, score_instances
 from pmpjax.pds.sweep.scores import instance_scores
 from pmpjax.statistics import standardised
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus, warm_start
 from tests.pds.stages.test_solve import CONFIG as SOURCE
 from tests.pds.stages.test_solve import MODEL
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
 
 CONFIG = dataclasses.replace(SOURCE, instances=80, steps=8, along="selection")
 

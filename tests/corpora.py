@@ -1,4 +1,4 @@
-"""A small corpus with a known answer: half of the source speaks the target's language, half another one."""
+"""Small texts and corpora with a known answer: half of the source speaks the target's language, half another one."""
 
 import json
 
@@ -107,3 +107,10 @@ def write_texts(path, language, count, seed):
         for _ in range(count)
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_sources(folder, wanted=60, other=90, target=40):
+    """wanted.jsonl and target.jsonl in the target's language, other.jsonl in another one."""
+    for seed, (name, language, count) in enumerate((("wanted", 0, wanted), ("other", 1, other), ("target", 0, target))):
+        write_texts(folder / f"{name}.jsonl", language, count, seed)
+    return folder
