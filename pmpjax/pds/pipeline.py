@@ -74,11 +74,11 @@ def _open(config: PDSConfig, out: Path, stages_from: Path | None) -> Iterator[tu
     """The run directory, and a mapping for the folders of its stages."""
     if stages_from is not None:
         _check_run(stages_from)
-    mend = (
+    hint = (
         f"give the old values to go on with it, or choose another --out, with --stages-from {out} for the "
         "stages that stay as they are, or delete this one to begin again"
     )
-    with open_run(out, COMMAND, deciding(config), mend=mend) as at:
+    with open_run(out, COMMAND, deciding(config), hint=hint) as at:
         yield at, {}
 
 

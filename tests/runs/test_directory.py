@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pmpjax.runs import RunError, atomic, open_run, write_json
+from pmpjax.runs import RunError, open_run, write_json
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,3 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
         with open_run(tmp_path, "test", Config()):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    write_json(tmp_path / "x.json", [1])
-    with pytest.raises(ZeroDivisionError):
-        with atomic(tmp_path / "x.json") as temporary:
-            temporary.write_text("half")
-            1 / 0  # noqa: B018
-    with pytest.raises(TypeError, match="object"):
-        write_json(tmp_path / "x.json", object())
-    assert json.loads((tmp_path / "x.json").read_text()) == [1]
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
