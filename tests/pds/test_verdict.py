@@ -67,9 +67,9 @@ def test_the_page_shows_texts_as_text_and_shares_that_add_up(tmp_path):
     texts = pq.read_table(prepared.documents.path).to_pydict()
     texts["text"][4] = "<script>alert('x')</script>"
     pq.write_table(pa.table(texts), prepared.documents.path)
-    worth = np.linspace(0, 1, len(prepared.documents.ids))
-    worth[4] = 9.0
-    pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": worth}), tmp_path / "scores.parquet")
+    score = np.linspace(0, 1, len(prepared.documents.ids))
+    score[4] = 9.0
+    pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": score}), tmp_path / "scores.parquet")
     build_evaluate(EvaluateConfig(), curves([2.0]), "pds", tmp_path)
     selected = np.arange(0, 60, 2)
     shares = origin_shares(prepared.documents, selected)
@@ -85,9 +85,9 @@ def test_the_page_shows_texts_as_text_and_shares_that_add_up(tmp_path):
     )
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
-    assert html.escape(evaluation["verdict"]) in page and "33.3%" in page and "it does not pay" in page
+    assert evaluation["verdict"] in html.unescape(page) and "33.3%" in page and "they do not pay" in page
     assert "0.75, added for the score" in page and "(2 of 7 rows)" in page
-    first_row = page[page.index("class='beside'") :].split("<tr>")[2]
+    first_row = page[page.index('class="equal"') :].split("<tr>")[2]
     assert first_row.index("&lt;script&gt;") < first_row.index("</td><td>"), "the best document stands on the left"
     assert shares["docstring"]["selection"] == 1 and shares["code"]["selection"] == 0
     assert sum(share["source"] for share in shares.values()) == pytest.approx(1)
