@@ -13,7 +13,6 @@ from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
 from pmpjax.models import Decoder, Rows, label_mask, load_pretrained
 from pmpjax.models.layers import apply
 from pmpjax.runs.metrics import read_metrics
-from pmpjax.runs.plots import figure
 
 _RESAMPLES = 2_000
 
@@ -89,6 +88,8 @@ def _decoder_losses(run: Path, length: int, batch: int, tokens: int) -> tuple[np
 
 def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
     """Draws bits a byte on the held-out text against training steps, and the n-gram model's as a line."""
+    from pmpjax.runs.plots import figure  # matplotlib, only for those who draw
+
     lines = [line for line in read_metrics(run / "train" / "metrics") if "heldout_bits_per_byte" in line]
     with figure(path) as (_, panels):
         axes = panels[0, 0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pmpjax.data import DocumentTable
-from pmpjax.pds.compare import comparison_table
+from pmpjax.pds.compare import baseline_facts, comparison_table
 from pmpjax.pds.figures import draw_scores
 from pmpjax.pds.stages.evaluate import title
 from pmpjax.runs import read_table
@@ -98,8 +98,7 @@ def _methods(metrics: Mapping[str, Any]) -> Iterator[Section]:
     if "comparison" in metrics:
         header, *rows = comparison_table(metrics["comparison"])
         parts += [Table(header, rows), Note(_METHODS)]
-        methods = metrics["stages"].get("rivals", {"methods": {}})["methods"]
-        for name, own in methods.items():
+        for name, own in baseline_facts(metrics["stages"]).items():
             parts += [Note(f"{title(name)}: {warning}", warning=True) for warning in own["warnings"]]
     if "receding" in metrics:
         parts.append(Note(receding_verdict(metrics["receding"])))
