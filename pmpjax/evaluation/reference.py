@@ -18,7 +18,7 @@ _RESAMPLES = 2_000
 
 
 class Comparison(NamedTuple):
-    """Bits a byte on the held-out documents.
+    """Bits per byte on the held-out documents.
 
     Fields:
         decoder: of the trained model.
@@ -87,7 +87,7 @@ def _decoder_losses(run: Path, length: int, batch: int, tokens: int) -> tuple[np
 
 
 def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
-    """Draws bits a byte on the held-out text against training steps, and the n-gram model's as a line."""
+    """Draws bits per byte on the held-out text against training steps, and the n-gram model's as a line."""
     from pmpjax.runs.plots import figure  # matplotlib, only for those who draw
 
     lines = [line for line in read_metrics(run / "train" / "metrics") if "heldout_bits_per_byte" in line]
@@ -97,5 +97,5 @@ def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
         axes.axhline(found.ngram, linestyle=":", color="C1", label=f"Kneser-Ney {order}-gram")
         axes.set_ylim(top=1.5 * found.ngram)
         axes.set_xlabel("training step")
-        axes.set_ylabel("bits a byte, held out")
+        axes.set_ylabel("bits per byte, held out")
         axes.legend(loc="upper right")

@@ -27,7 +27,7 @@ CONFIG = PDSConfig(
     prepare=TextConfig(vocabulary=64, length=33),
     model=MODEL,
     proxy=ProxyConfig(batch=16),
-    solve=SolveConfig(instances=64, steps=4, batch=16, rule="adamw", dev_batch=None, every=2, chunk=16),
+    solve=SolveConfig(instances=64, steps=4, batch=16, rule="adamw", along="source", dev_batch=None, every=2, chunk=16),
     fit=FitConfig(batch=16),
     score=ScoreConfig(batch=16),
     pretrain=PretrainConfig(batch=16),

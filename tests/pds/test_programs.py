@@ -1,12 +1,16 @@
 """Programs of the stages before they are compiled: how often they run, of what size, and what is refused."""
 
+import dataclasses
+
 import jax
+import pytest
 
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.overhead import stage_flops
 from pmpjax.pds.presets import PLACEMENTS, PRESETS, Placement
 from pmpjax.pds.programs import PROGRAMS, stage_programs
 from pmpjax.train import MeshConfig, make_mesh
+from tests.pds.test_dry_run import CONFIG
 
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])
 
@@ -27,3 +31,10 @@ def test_a_stage_runs_its_program_as_often_as_its_config_asks():
 def test_a_sweep_before_the_others_counts_by_its_share():
     calls = PROGRAMS["solve"](PDSConfig(), Placement(), MESH).calls
     assert PDSConfig().solve.outer_steps < calls < PDSConfig().solve.outer_steps + 1
+
+
+@pytest.mark.slow
+def test_the_defaults_two_trajectories_are_traced():
+    config = dataclasses.replace(CONFIG, solve=dataclasses.replace(CONFIG.solve, along="selection", every=4))
+    assert config.solve.adds and not CONFIG.solve.adds
+    assert PROGRAMS["solve"](config, Placement(), MESH).lower().out_info is not None
