@@ -142,8 +142,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pmpjax.costs.dry_run import HEADER, dry_run_notes, dry_run_rows, simulate_devices
     from pmpjax.costs.hardware import hardware
-    from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+    from pmpjax.pds.dry_run import dry_run
     from pmpjax.pds.presets import PLACEMENTS
 
     placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)

@@ -13,12 +13,11 @@ from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
 from pmpjax.models import Decoder, label_mask, load_pretrained
 from pmpjax.models.layers import apply
 from pmpjax.runs.metrics import read_metrics
-from pmpjax.runs.plots import figure
 from pmpjax.statistics import bootstrap
 
 
 class Comparison(NamedTuple):
-    """Bits a byte on the held-out documents.
+    """Bits per byte on the held-out documents.
 
     Fields:
         decoder: of the trained model.
@@ -86,7 +85,9 @@ def _decoder_losses(run: Path, length: int, batch: int, tokens: int) -> tuple[np
 
 
 def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
-    """Draws bits a byte on the held-out text against training steps, and the n-gram model's as a line."""
+    """Draws bits per byte on the held-out text against training steps, and the n-gram model's as a line."""
+    from pmpjax.runs.plots import figure  # matplotlib, only for those who draw
+
     lines = [line for line in read_metrics(run / "train" / "metrics") if "heldout_bits_per_byte" in line]
     with figure(path) as (_, panels):
         axes = panels[0, 0]
@@ -94,5 +95,5 @@ def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
         axes.axhline(found.ngram, linestyle=":", color="C1", label=f"Kneser-Ney {order}-gram")
         axes.set_ylim(top=1.5 * found.ngram)
         axes.set_xlabel("training step")
-        axes.set_ylabel("bits a byte, held out")
+        axes.set_ylabel("bits per byte, held out")
         axes.legend(loc="upper right")

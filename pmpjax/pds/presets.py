@@ -111,12 +111,12 @@ PRESETS: dict[str, PDSConfig] = {
     "paper-1.7b": _paper("1.7b", 2e-4, 32),
 }
 """Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
-the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+the hyperparameters of PDS (arXiv 2410.07064) and need the machines of `PLACEMENTS`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run would take place, and what is assumed to tell its cost.
+    """Where a run would take place, and what is assumed for its cost.
 
     Attributes:
         hardware: KIND-COUNT of `pmpjax.costs.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.

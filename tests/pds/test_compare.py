@@ -50,6 +50,6 @@ def test_a_receding_horizon_is_compared_with_every_method(tmp_path):
     assert found["pds"]["receding_difference"]["mean"] == pytest.approx(-0.3)
     assert found["pds-receding"]["receding_difference"] is None
     header, *rows = comparison_table(found)
-    column = header.index("PDS selected anew minus it")
+    column = header.index("PDS, receding, minus it")
     assert [row[0] for row in rows] == ["PDS, receding horizon", "PDS", "random"]
     assert [row[column].split()[0] if row[column] else "" for row in rows] == ["", "-0.3000", "-1.4000"]
