@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from pmpjax.baselines.instances import check_positive
-from pmpjax.baselines.scorers import Scorer
+from pmpjax.baselines.instances import Scorer, check_positive
 from pmpjax.data import Prepared
 from pmpjax.data.duplicates import splitmix64
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines.instances import (
+    Scorer,
     check_positive,
     dev_rows,
     document_scores,
@@ -19,7 +20,6 @@ from pmpjax.baselines.instances import (
     source_rows,
     with_labels,
 )
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
 from pmpjax.data import Prepared, Rows
 from pmpjax.models import Decoder, example_losses

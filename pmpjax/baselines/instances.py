@@ -1,4 +1,4 @@
-"""Rows in chunks of one shape, and documents from their rows: what the baselines with a proxy model share."""
+"""What baselines share: the signature of a scorer, rows in chunks of one shape, documents from their rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,13 @@ from jaxtyping import Array, Float
 from pmpjax.control import trees
 from pmpjax.data import Prepared, Rows
 from pmpjax.models import Decoder, mean_token_loss
+
+Scorer = Callable[[Prepared, Array], Array]
+"""(prepared, key) -> [D], one score for each document of the source in their order; the highest are kept.
+
+PDS's score and every baseline have this signature, so that selection and pretraining treat them alike. The key is the
+method's only randomness. Scores are finite; their scale does not matter, for selection standardises them.
+"""
 
 
 def source_rows(prepared: Prepared) -> Rows:

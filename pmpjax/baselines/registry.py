@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple, get_args
 from pmpjax.baselines.dsir import dsir
 from pmpjax.baselines.gradients import gradient_flops, gradient_similarity
 from pmpjax.baselines.influence import influence, influence_flops
+from pmpjax.baselines.instances import Scorer
 from pmpjax.baselines.rho import rho_flops, rho_loss
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
 from pmpjax.runs.errors import nearest

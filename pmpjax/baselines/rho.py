@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from pmpjax.baselines.instances import check_positive, dev_rows, document_scores, row_values, source_rows
-from pmpjax.baselines.scorers import Scorer
+from pmpjax.baselines.instances import Scorer, check_positive, dev_rows, document_scores, row_values, source_rows
 from pmpjax.data import Prepared, Rows, batch_schedule, scheduled_batches
 from pmpjax.models import Decoder, example_losses
 from pmpjax.train import OptimizerConfig, adamw, train, train_step
