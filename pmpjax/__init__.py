@@ -15,8 +15,16 @@ from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, StepHealth
 from pmpjax.control.health import Health, Status
 from pmpjax.control.observables import Point
 from pmpjax.control.rollout import Rollout, objective, rollout
-from pmpjax.control.solve import Progress, Record, Solution, SolveState, SolveStatus, solve
-from pmpjax.control.solvers import AbstractSolver, FrankWolfe, MirrorDescent, ProximalGradient
+from pmpjax.control.solve import Progress, Record, Solution, SolveStatus, descend, solve
+from pmpjax.control.solvers import (
+    AbstractSolver,
+    Evaluation,
+    FrankWolfe,
+    MirrorDescent,
+    Proposal,
+    ProximalGradient,
+    SolveState,
+)
 from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
 
 __version__ = _version("pmpjax")
@@ -29,6 +37,7 @@ __all__ = [
     "Checkpointed",
     "Cost",
     "Dynamics",
+    "Evaluation",
     "FrankWolfe",
     "Health",
     "Linearized",
@@ -37,6 +46,7 @@ __all__ = [
     "Point",
     "Problem",
     "Progress",
+    "Proposal",
     "ProximalGradient",
     "Pulled",
     "Record",
@@ -51,6 +61,7 @@ __all__ = [
     "TrainState",
     "area_under",
     "costate",
+    "descend",
     "objective",
     "observables",
     "prox",

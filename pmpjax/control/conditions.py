@@ -77,7 +77,7 @@ def frank_wolfe_gap(prox: Prox, controls: PyTree, gradient: PyTree) -> Array:
     if prox.oracle is None:
         return jnp.full((), jnp.nan)
     oracle = prox.oracle
-    if prox.geometry == "entropic" or prox.name == "simplex":
+    if prox.on_simplex:
         # The best vertex picks the smallest gradient of each row: no one-hot matrix is formed.
         gaps = jax.tree.map(lambda u, g: jnp.sum(jnp.sum(u * g, axis=-1) - jnp.min(g, axis=-1)), controls, gradient)
         return sum(jax.tree.leaves(gaps), start=jnp.zeros(()))
@@ -153,7 +153,7 @@ def conditions_at(
     if prox.oracle is not None:
         relative = frank_wolfe_gap(prox, controls, gradient) / jnp.abs(value)
         checks.append(_check("gap", relative, gap, "Frank-Wolfe gap, relative to J"))
-    if _on_simplex(prox):
+    if prox.on_simplex:
         worth = jax.tree.map(jnp.negative, gradient)
         checks.append(_check("kkt", _total_spread(worth, controls), kkt, "unequal worth along the costate"))
     return tuple(checks)
@@ -179,10 +179,6 @@ def consistency_check(
     error, allowed = _finite_difference_error(problem, state, controls, inputs, gradient, key)
     meaning = f"costate against a finite difference of J, beyond the {float(allowed):.0e} that J's rounding explains"
     return _check("consistency", error, bound, meaning)
-
-
-def _on_simplex(prox: Prox) -> bool:
-    return prox.name in ("simplex", "entropic")
 
 
 def _check(name: str, value: Array | float, bound: float, meaning: str, exact: bool = True) -> Check:
@@ -239,7 +235,7 @@ def verify(
         consistency_check(problem, state, controls, inputs, gradient, key=key, tolerance=consistency),
         *conditions_at(problem.prox, controls, gradient, sweep.value, stationarity=stationarity, gap=gap, kkt=kkt),
     ]
-    if "law" in sweep.seen and _on_simplex(problem.prox):
+    if "law" in sweep.seen and problem.prox.on_simplex:
         law = _total_spread(sweep.seen["law"], controls)
         checks.append(_check("law", law, kkt, "unequal contributions along grad J (continuous time)", exact=False))
     convexity = _convexity(problem, state, controls, inputs, adjoint, key, probes)

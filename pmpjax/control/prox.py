@@ -38,6 +38,11 @@ class Prox:
     def __call__(self, v: Array, step: ArrayLike = 1.0) -> Array:
         return self.apply(v, step)
 
+    @property
+    def on_simplex(self) -> bool:
+        """Whether rows of controls are probability vectors."""
+        return self.name in ("simplex", "entropic")
+
 
 @jax.custom_jvp
 def project_simplex(v: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:

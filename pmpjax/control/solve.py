@@ -6,17 +6,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from pmpjax.control import observables as obs
-from pmpjax.control import trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
-from pmpjax.control.conditions import frank_wolfe_gap, stationarity_residual
 from pmpjax.control.costate import costate
 from pmpjax.control.dynamics import Problem
-from pmpjax.control.health import Health, Status
-from pmpjax.control.prox import check_feasible
-from pmpjax.control.solvers import AbstractSolver, ProximalGradient
+from pmpjax.control.health import Status
+from pmpjax.control.prox import Prox, check_feasible
+from pmpjax.control.solvers import AbstractSolver, Evaluation, ProximalGradient, SolveState
 
 
 class SolveStatus(enum.Enum):
@@ -28,28 +26,6 @@ class SolveStatus(enum.Enum):
     STOPPED = "stopped by the callback"
     DIVERGED = "the sweep at the first controls is not finite"
     NO_DERIVATIVE = "no control changes J: dJ/du is zero everywhere"
-
-
-class SolveState(NamedTuple):
-    """Everything that the next sweep needs: a pytree of arrays, so that a run can be stored and resumed bit for bit.
-
-    point: the solver's own coordinates of the controls (logits for `MirrorDescent`).
-    controls, value, gradient, residual, gap, seen: at the best controls so far (J never rises).
-    step: scale of the next trial's update. rule: state of the optax rule.
-    sweeps: costate sweeps so far, trials included. accepted: trials accepted so far.
-    """
-
-    point: PyTree
-    controls: PyTree
-    value: Array
-    gradient: PyTree
-    residual: Array
-    gap: Array
-    step: Array
-    rule: PyTree
-    sweeps: Array
-    accepted: Array
-    seen: PyTree
 
 
 class Record(NamedTuple):
@@ -64,7 +40,7 @@ class Record(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a callback sees after each sweep; `controls`, `seen` and `state` are of the best controls so far."""
+    """What a callback gets after each sweep; value, controls, seen and state are of the best controls so far."""
 
     sweep: int
     accepted: bool
@@ -82,7 +58,7 @@ class Solution(NamedTuple):
 
     controls: like the first ones. value: J. residual: `stationarity_residual`. gap: `frank_wolfe_gap`, nan without a
     compact set. status: a `SolveStatus`. history: a `Record` for each sweep of this call. seen: the observables at
-    these controls. state: to go on from, `solve(..., state=solution.state)`. message: the status with its details.
+    these controls. state: to go on from, `solve(..., resume=solution.state)`. message: the status with its details.
     """
 
     controls: PyTree
@@ -96,93 +72,103 @@ class Solution(NamedTuple):
     message: str
 
 
-class _Evaluated(NamedTuple):
-    value: Array
-    gradient: PyTree
-    residual: Array
-    gap: Array
-    seen: PyTree
-    health: Health
+Callback = Callable[[Progress], bool | None]
 
 
-class Iteration(NamedTuple):
-    """The two compiled functions of `solve`: (controls or state so far, x_0, inputs) -> (state, trial).
+def descend(
+    sweep: Callable[[PyTree], Evaluation],
+    prox: Prox,
+    controls: PyTree,
+    solver: AbstractSolver = ProximalGradient(),
+    *,
+    sweeps: int = 100,
+    tolerance: float = 1e-6,
+    callback: Callback | None = None,
+    resume: SolveState | None = None,
+) -> Solution:
+    """u <- prox(u - s dJ/du, s), s by backtracking on J: the loop of `solve` over any source of J and dJ/du.
+
+    Args:
+        sweep: controls -> `Evaluation`. Called outside of `jax.jit`: compile what it does. What it raises ends the
+            loop.
+        prox: the feasible set.
+        controls, solver, sweeps, tolerance, callback, resume: as for `solve`.
+
+    Returns:
+        Solution; never worse than where it started.
+
+    Raises:
+        ValueError: naming the leaf of infeasible or non-finite controls; a solver that does not fit the set.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pmpjax as pmp
+        >>> J = lambda u: jnp.sum((u - jnp.array([0.2, 0.5, 0.3])) ** 2)
+        >>> sweep = lambda u: pmp.Evaluation(*jax.value_and_grad(J)(u))
+        >>> pmp.descend(sweep, pmp.prox.simplex, pmp.uniform(3)).controls.round(3).tolist()
+        [0.20000000298023224, 0.5, 0.30000001192092896]
+    """
+    solver.check(prox)
+    init, propose, judge = (
+        jax.jit(lambda *arguments, f=f: f(prox, *arguments)) for f in (solver.init, solver.propose, solver.judge)
+    )
+    history: list[Record] = []
+
+    def stops(now: SolveState, trial: Evaluation, accepted: bool) -> bool:
+        numbers = float(now.residual), float(now.gap), float(now.step)
+        history.append(Record(int(now.sweeps), float(trial.value), accepted, *numbers))
+        if callback is None:
+            return False
+        progress = Progress(
+            int(now.sweeps), accepted, float(now.value), *numbers, controls=now.controls, seen=now.seen, state=now
+        )
+        return bool(callback(progress))
+
+    def solution(now: SolveState, status: SolveStatus, detail: str = "") -> Solution:
+        message = status.value + (f" ({detail})" if detail else "")
+        numbers = float(now.value), float(now.residual), float(now.gap)
+        return Solution(now.controls, *numbers, status, history, now.seen, now, message)
+
+    if resume is None:
+        controls = jax.tree.map(jnp.asarray, controls)
+        check_feasible(prox, controls)
+        trial = sweep(controls)
+        now = init(controls, trial)
+        if trial.health is not None and (status := int(trial.health.status)) != Status.OK:
+            zero = status == Status.CONTROL_GRADIENT_ZERO
+            return solution(now, SolveStatus.NO_DERIVATIVE if zero else SolveStatus.DIVERGED, trial.health.describe())
+        sweeps -= 1
+        if stops(now, trial, True):
+            return solution(now, SolveStatus.STOPPED)
+    else:
+        now = resume
+    for _ in range(sweeps):
+        if float(now.residual) <= tolerance:
+            break
+        proposal = propose(now)
+        trial = sweep(proposal.controls)
+        before, now = now, judge(now, proposal, trial)
+        accepted = int(now.accepted) > int(before.accepted)
+        if stops(now, trial, accepted):
+            return solution(now, SolveStatus.STOPPED)
+        if not accepted and float(now.step) < solver.smallest_step:
+            return solution(now, SolveStatus.STALLED)
+    return solution(now, SolveStatus.CONVERGED if float(now.residual) <= tolerance else SolveStatus.BUDGET)
+
+
+def evaluation(
+    problem: Problem, adjoint: AbstractAdjoint, observe: PyTree
+) -> Callable[[PyTree, PyTree, PyTree], Evaluation]:
+    """(controls, x_0, inputs) -> `Evaluation` by one costate sweep, compiled.
 
     The data are arguments, because what a compiled function closes over becomes a constant inside it.
     """
-
-    first: Callable[[PyTree, PyTree, PyTree], tuple[SolveState, _Evaluated]]
-    next: Callable[[SolveState, PyTree, PyTree], tuple[SolveState, _Evaluated]]
-
-
-def iteration(
-    problem: Problem,
-    solver: AbstractSolver,
-    adjoint: AbstractAdjoint,
-    observe: PyTree,
-) -> Iteration:
-    """Build and jit one outer iteration: propose a trial, sweep it, accept it or shrink the step.
-
-    A trial is accepted when J(trial) <= J - decrease * <g, u - trial> (Armijo's rule along the proximal arc); the
-    sweep that tries it gives the next gradient too.
-    """
     watched = {"gradient": obs.control_gradient, "observe": observe}
 
-    def evaluate(controls: PyTree, state: PyTree, inputs: PyTree) -> _Evaluated:
+    def evaluate(controls: PyTree, state: PyTree, inputs: PyTree) -> Evaluation:
         sweep = costate(problem, state, controls, inputs, adjoint=adjoint, observe=watched)
-        gradient = sweep.seen["gradient"]
-        return _Evaluated(
-            value=sweep.value,
-            gradient=gradient,
-            residual=stationarity_residual(problem.prox, controls, gradient, sweep.value),
-            gap=frank_wolfe_gap(problem.prox, controls, gradient),
-            seen=sweep.seen["observe"],
-            health=sweep.health,
-        )
+        return Evaluation(sweep.value, sweep.seen["gradient"], sweep.health, sweep.seen["observe"])
 
-    def first(controls: PyTree, state: PyTree, inputs: PyTree) -> tuple[SolveState, _Evaluated]:
-        found = evaluate(controls, state, inputs)
-        start = SolveState(
-            point=solver.point(problem.prox, controls),
-            controls=controls,
-            value=found.value,
-            gradient=found.gradient,
-            residual=found.residual,
-            gap=found.gap,
-            step=solver.first_step(controls, found.gradient),
-            rule=solver.init_rule(controls),
-            sweeps=jnp.int32(1),
-            accepted=jnp.int32(1),
-            seen=found.seen,
-        )
-        return start, found
-
-    def following(now: SolveState, state: PyTree, inputs: PyTree) -> tuple[SolveState, _Evaluated]:
-        point, controls, rule = solver.propose(problem.prox, now.point, now.controls, now.gradient, now.step, now.rule)
-        found = evaluate(controls, state, inputs)
-        # Never negative, or a trial uphill would be let through with a small rise of J.
-        predicted = jnp.maximum(trees.inner(now.gradient, jax.tree.map(jnp.subtract, now.controls, controls)), 0.0)
-        # A trial at which J no longer changes is one to be tried: the next residual says so.
-        finite = (found.health.status == Status.OK) | (found.health.status == Status.CONTROL_GRADIENT_ZERO)
-        accepted = finite & (found.value <= now.value - solver.decrease * predicted)
-        accepted &= jnp.isfinite(found.value)
-        trial = SolveState(
-            point=point,
-            controls=controls,
-            value=found.value,
-            gradient=found.gradient,
-            residual=found.residual,
-            gap=found.gap,
-            step=solver.limit(now.step * solver.grow),
-            rule=rule,
-            sweeps=now.sweeps + 1,
-            accepted=now.accepted + 1,
-            seen=found.seen,
-        )
-        refused = now._replace(step=now.step * solver.shrink, sweeps=now.sweeps + 1)
-        return trees.select(accepted, trial, refused), found
-
-    return Iteration(jax.jit(first), jax.jit(following))
+    return jax.jit(evaluate)
 
 
 def solve(
@@ -196,7 +182,7 @@ def solve(
     sweeps: int = 100,
     tolerance: float = 1e-6,
     observe: PyTree = None,
-    callback: Callable[[Progress], bool | None] | None = None,
+    callback: Callback | None = None,
     resume: SolveState | None = None,
 ) -> Solution:
     """min_u J(u) over the set of `problem.prox`: u <- prox(u - s dJ/du, s), s by backtracking on J.
@@ -236,50 +222,14 @@ def solve(
         >>> bool(jnp.allclose(solution.controls[0], target, atol=1e-3))
         True
     """
-    solver.check(problem.prox)
-    step = iteration(problem, solver, adjoint, observe)
-    history: list[Record] = []
-
-    def report(now: SolveState, trial: _Evaluated, accepted: bool) -> bool:
-        record = Record(
-            int(now.sweeps), float(trial.value), accepted, float(now.residual), float(now.gap), float(now.step)
-        )
-        history.append(record)
-        if callback is None:
-            return False
-        seen = Progress(
-            record.sweep, accepted, float(now.value), *record[3:], controls=now.controls, seen=now.seen, state=now
-        )
-        return bool(callback(seen))
-
-    def solution(now: SolveState, status: SolveStatus, detail: str = "") -> Solution:
-        message = status.value + (f" ({detail})" if detail else "")
-        numbers = float(now.value), float(now.residual), float(now.gap)
-        return Solution(now.controls, *numbers, status, history, now.seen, now, message)
-
-    budget = sweeps
-    if resume is None:
-        controls = jax.tree.map(jnp.asarray, controls)
-        check_feasible(problem.prox, controls)
-        now, trial = step.first(controls, state, inputs)
-        budget -= 1
-        if int(trial.health.status) == Status.CONTROL_GRADIENT_ZERO:
-            return solution(now, SolveStatus.NO_DERIVATIVE, trial.health.describe())
-        if int(trial.health.status) != Status.OK:
-            return solution(now, SolveStatus.DIVERGED, trial.health.describe())
-        if report(now, trial, True):
-            return solution(now, SolveStatus.STOPPED)
-    else:
-        now = resume
-    for _ in range(budget):
-        if float(now.residual) <= tolerance:
-            return solution(now, SolveStatus.CONVERGED)
-        before = int(now.accepted)
-        now, trial = step.next(now, state, inputs)
-        accepted = int(now.accepted) > before
-        if report(now, trial, accepted):
-            return solution(now, SolveStatus.STOPPED)
-        if not accepted and float(now.step) < solver.smallest_step:
-            return solution(now, SolveStatus.STALLED)
-    status = SolveStatus.CONVERGED if float(now.residual) <= tolerance else SolveStatus.BUDGET
-    return solution(now, status)
+    evaluate = evaluation(problem, adjoint, observe)
+    return descend(
+        lambda u: evaluate(u, state, inputs),
+        problem.prox,
+        controls,
+        solver,
+        sweeps=sweeps,
+        tolerance=tolerance,
+        callback=callback,
+        resume=resume,
+    )

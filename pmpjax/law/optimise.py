@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import pmpjax as pmp
-from pmpjax.control.solve import iteration
+from pmpjax.control.solve import evaluation
 from pmpjax.law.metrics import acceleration_ratio, spread
 from pmpjax.runs import read_arrays, write_arrays
 from pmpjax.runs.progress import Bar
@@ -195,7 +195,8 @@ def _load(
     if not path.exists():
         return History(), _Best(), None
     arrays = read_arrays(path)
-    like = jax.eval_shape(iteration(problem, solver, _ADJOINT, dict(watched)).first, policy, x0, train)[0]
+    evaluate = evaluation(problem, _ADJOINT, dict(watched))
+    like = jax.eval_shape(lambda *data: solver.init(problem.prox, policy, evaluate(policy, *data)), x0, train)
     structure = jax.tree.structure(like)
     state = structure.unflatten([jnp.asarray(arrays[f"state/{index}"]) for index in range(structure.num_leaves)])
     history = History.of(

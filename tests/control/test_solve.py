@@ -271,14 +271,13 @@ def test_a_weight_that_is_zero_or_underflows_returns_under_mirror_descent():
     solution = pmp.solve(problem, jnp.zeros(3), start, None, pmp.MirrorDescent(), sweeps=60, **FAST)
     np.testing.assert_allclose(solution.controls[0], target, atol=1e-2)
 
-    solver, logits = pmp.MirrorDescent(), jax.nn.log_softmax(jnp.array([-300.0, 0.0, 0.0]))
-    weights = jnp.exp(logits)
-    assert float(weights[0]) == 0.0
+    logits = jax.nn.log_softmax(jnp.array([-300.0, 0.0, 0.0]))
+    solver, found = pmp.MirrorDescent(step=100.0), pmp.Evaluation(jnp.zeros(()), jnp.array([-1.0, 0.0, 0.0]))
+    state = solver.init(pmp.prox.simplex, jnp.exp(logits), found)._replace(point=logits)
+    assert float(state.controls[0]) == 0.0
     for _ in range(4):
-        logits, weights, _ = solver.propose(
-            pmp.prox.simplex, logits, weights, jnp.array([-1.0, 0.0, 0.0]), jnp.float32(100.0), ()
-        )
-    assert float(weights[0]) > 0.999
+        state = state._replace(**solver.propose(pmp.prox.simplex, state)._asdict())
+    assert float(state.controls[0]) > 0.999
 
 
 def test_solvers_refuse_sets_that_they_cannot_step_on():
