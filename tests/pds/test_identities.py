@@ -12,7 +12,7 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.pds.sweep.problem import SolveConfig, Solved, Step, improve, mean_loss, score_instances
+from pmpjax.pds.sweep.problem import SolveConfig, Solved, Step, improve, score_instances
 from pmpjax.pds.sweep.scores import agreement, spread_over_time
 from pmpjax.train import adamw
 from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
@@ -104,17 +104,6 @@ def test_terms_that_say_the_same_have_no_spread_and_unrelated_ones_all():
     other = spread_over_time(worth)
     assert abs(other["spearman"]) < 0.1 and other["deviation"] == pytest.approx(1, abs=0.05)
     assert spread_over_time(worth[:1])["spearman"] is None
-
-
-def test_the_loss_over_all_dev_rows_is_the_mean_by_any_chunk(float64):
-    def losses(params, rows):
-        return jnp.square(rows.tokens @ params) * rows.lengths
-
-    rows, params = random_rows(jax.random.key(5), 7), jnp.linspace(-1.0, 1.0, LENGTH)
-    expected = jax.value_and_grad(lambda p: losses(p, rows).mean())(params)
-    found = jax.value_and_grad(mean_loss(losses, rows, 3))(params)
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_outer_steps_lower_the_area_and_take_a_bad_step_back():

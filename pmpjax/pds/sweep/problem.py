@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses
 from pmpjax.pds.sweep.inner import Rule, initial_state, learning_rate, plant
 from pmpjax.train import OptimizerConfig
+from pmpjax.train.heldout import mean_loss, row_terms
 from pmpjax.train.mesh import place, sharded_losses
 from pmpjax.train.warm_start import WarmStart
 
@@ -171,7 +172,7 @@ def proxy_problem(
         index=lambda step: step.index,
         remat=decoder.config.remat != "none",
     )
-    whole = None if dev is None else mean_loss(losses, dev, config.chunk)
+    whole = None if dev is None else mean_loss(row_terms(example_losses(decoder)), dev, config.chunk, mesh)
 
     def desired(params: Any, step: Step) -> Array:
         if step.dev is not None:
@@ -181,27 +182,6 @@ def proxy_problem(
         return whole(params)
 
     return pmp.Problem(dynamics, pmp.area_under(desired), prox=pmp.prox.simplex, control_axis=None)
-
-
-def mean_loss(losses: Callable[[Any, Rows], Array], rows: Rows, chunk: int) -> Callable[[Any], Array]:
-    """params -> (1 / R) sum_r l_r, a chunk at a time in the forward and in the backward pass, so that memory is one
-    chunk's."""
-    count = len(rows.tokens)
-    pad = -count % chunk
-    cut = jax.tree.map(
-        lambda leaf: jnp.pad(leaf, ((0, pad), *((0, 0),) * (leaf.ndim - 1))).reshape(-1, chunk, *leaf.shape[1:]), rows
-    )
-    real = (jnp.arange(count + pad) < count).reshape(-1, chunk)
-
-    def loss(params: Any) -> Array:
-        @jax.checkpoint
-        def one(part: tuple[Rows, Array]) -> Array:
-            each = losses(params, part[0])
-            return jnp.sum(jnp.where(part[1], each, 0.0))
-
-        return jnp.sum(jax.lax.map(one, (cut, real))) / count
-
-    return loss
 
 
 def score_instances(
