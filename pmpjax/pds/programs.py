@@ -14,8 +14,9 @@ from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.overhead import corpus_tokens
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.stages.solve import first_sweep_flops, sweep_flops
-from pmpjax.pds.sweep.inner import plant
-from pmpjax.pds.sweep.problem import SolveConfig, Step, sweep_function
+from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import Step, inner_optimizer
+from pmpjax.pds.sweep.scores import sweep_function
 from pmpjax.scoring.engine import score_function
 from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train import OptimizerConfig, adamw
@@ -95,7 +96,7 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
         rows(solve.steps, solve.dev_batch, sharding=whole) if solve.dev_batch else None,
     )
     weights = jax.ShapeDtypeStruct((instances,), np.float32, sharding=whole)
-    rule = plant(solve.rule, solve.learning_rate, config.proxy.optimizer)
+    rule = inner_optimizer(solve.inner_optimizer, solve.learning_rate, config.proxy.optimizer)
     start = TrainState(theta, _lying(jax.eval_shape(rule.init, theta), mesh))
 
     return {
@@ -105,7 +106,7 @@ def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[
             parameter_count(theta),
             solve.outer_steps + _first_sweep(solve, placement.dev_rows),
             lambda: sweep_function(solve, proxy, config.proxy.optimizer, mesh).lower(
-                start, weights, step, rows(instances, sharding=whole), dev, theta if solve.adds else None
+                start, weights, step, rows(instances, sharding=whole), dev, (theta,) if solve.adds else ()
             ),
             branch=solve.evaluations / solve.steps,
             rounds=solve.steps / Checkpointed().segments(solve.steps),

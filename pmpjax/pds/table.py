@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from pmpjax.baselines import random
 from pmpjax.baselines.registry import build_rivals
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
 from pmpjax.pds.stages.prepare import STEPS, prepare
@@ -15,6 +16,7 @@ from pmpjax.pds.stages.report import build_report
 from pmpjax.pds.stages.select import build_select
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.summary import metrics_of
+from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.pds.work import Work
 from pmpjax.runs.progress import progress
 from pmpjax.scoring.engine import StoredScores, build_score
@@ -45,8 +47,9 @@ def _proxy(work: Work) -> None:
 
 def _solve(work: Work) -> None:
     config = work.config
-    with progress("solve", config.solve.steps) as bar:
-        build_solve(config.solve, config.proxy_model, work.data, work.proxy, config.seed, work.folder, bar, work.mesh)
+    with progress("solve", config.solve.steps * config.solve.sweeps) as bar:
+        proxy = Proxy(Decoder(config.proxy_model.decoder(work.data.vocabulary)), work.proxy, work.mesh)
+        build_solve(config.solve, proxy, work.data, config.seed, work.folder, bar)
 
 
 def _fit(work: Work) -> None:

@@ -24,7 +24,7 @@ from pmpjax.pds.stages import receding
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig, load_selections
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.table import stages_of
 from pmpjax.runs import RunError, open_run, stored_config, write_json
 from pmpjax.scoring.regressor import FitConfig, build_fit

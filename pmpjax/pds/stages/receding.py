@@ -19,6 +19,7 @@ from pmpjax.pds.stages.evaluate import METHOD, RECEDING
 from pmpjax.pds.stages.pretrain import final_losses, pretrain_flops, trainer, training_rows
 from pmpjax.pds.stages.select import build_select, load_selections
 from pmpjax.pds.stages.solve import build_solve
+from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.runs import read_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_seed
@@ -143,8 +144,9 @@ def _select_again(
 ) -> None:
     """solve, fit, score and select around the model, each where it is not there yet; `select` comes last."""
     settings, params = config.pretrain, trained.params
-    model_now = warm_start(params, trained.opt_state, settings.optimizer, step, settings.steps)
     quiet, drawn, model = _Within(bar), stage_seed(seed, "receding", str(step)), config.model
+    start = warm_start(params, trained.opt_state, settings.optimizer, step, settings.steps)
+    proxy = Proxy(Decoder(model.decoder(prepared.vocabulary)), start, mesh)
 
     def fit(at: Path) -> None:
         build_fit(config.fit, model, prepared, folder / "solve" / "scores.parquet", params, drawn, at, quiet, mesh)
@@ -162,7 +164,7 @@ def _select_again(
         build_select(left, prepared, methods, range(seed, seed + 1), at, quiet)
 
     stages = {
-        "solve": lambda at: build_solve(config.solve, model, prepared, model_now, drawn, at, quiet, mesh),
+        "solve": lambda at: build_solve(config.solve, proxy, prepared, drawn, at, quiet),
         "fit": fit,
         "score": score,
         "select": select,
