@@ -14,8 +14,6 @@ from pmpjax.baselines.instances import (
     check_positive,
     dev_rows,
     document_scores,
-    in_chunks,
-    mean_gradient,
     row_values,
     source_rows,
     with_labels,
@@ -23,6 +21,7 @@ from pmpjax.baselines.instances import (
 from pmpjax.control import trees
 from pmpjax.data import Prepared, Rows
 from pmpjax.models import Decoder, example_losses
+from pmpjax.train.heldout import set_loss
 
 
 class Inverse(NamedTuple):
@@ -93,12 +92,11 @@ def influence(
     @jax.jit
     def inverse(params: Any, dev: Rows, train: Rows) -> Inverse:
         def product(vector: Any) -> Any:
-            _, curvature = jax.jvp(lambda p: mean_gradient(decoder, p, train), (params,), (vector,))
+            _, curvature = jax.jvp(jax.grad(set_loss(decoder, train, chunk)), (params,), (vector,))
             return jax.tree.map(lambda h, v: h + damping * v, curvature, vector)
 
-        return conjugate_gradient(
-            product, mean_gradient(decoder, params, dev), iterations=iterations, tolerance=tolerance
-        )
+        desired = jax.grad(set_loss(decoder, dev, chunk))(params)
+        return conjugate_gradient(product, desired, iterations=iterations, tolerance=tolerance)
 
     @jax.jit
     def directional_derivative(operands: tuple[Any, Any], rows: Rows) -> Array:
@@ -110,7 +108,7 @@ def influence(
         rows = with_labels(source_rows(prepared), "the source")
         drawn = np.asarray(jax.random.permutation(key, len(rows.lengths)))[:hessian_rows]
         sample = Rows(rows.tokens[drawn], rows.lengths[drawn])
-        found = inverse(params, in_chunks(dev_rows(prepared), chunk), in_chunks(sample, chunk))
+        found = inverse(params, dev_rows(prepared), sample)
         if not found.convex:
             warnings.warn(
                 f"influence: the Hessian plus damping {damping:g} is not positive along step {int(found.iterations)} "

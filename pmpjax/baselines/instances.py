@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pmpjax.control import trees
 from pmpjax.data import Prepared, Rows
-from pmpjax.models import Decoder, mean_token_loss
+from pmpjax.train.heldout import in_chunks
 
 Scorer = Callable[[Prepared, Array], Array]
 """(prepared, key) -> [D], one score for each document of the source in their order; the highest are kept.
@@ -40,20 +38,6 @@ def with_labels(rows: Rows, name: str) -> Rows:
     if not len(kept):
         raise ValueError(f"{name} has {len(rows.lengths)} rows, none of two tokens or more; give it longer texts")
     return Rows(np.asarray(rows.tokens)[kept], np.asarray(rows.lengths)[kept])
-
-
-def in_chunks(rows: Rows, chunk: int) -> Rows:
-    """Leaves [C, chunk, ...]; the last chunk is filled with rows of length 0, which have no label.
-
-    >>> in_chunks(Rows(np.ones((3, 4), int), np.array([4, 2, 3])), 2).lengths.tolist()
-    [[4, 2], [3, 0]]
-    """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}; at least one row is evaluated at a time")
-    pad = -len(rows.lengths) % chunk
-    tokens = np.pad(np.asarray(rows.tokens), ((0, pad), (0, 0)))
-    lengths = np.pad(np.asarray(rows.lengths), (0, pad))
-    return Rows(tokens.reshape(-1, chunk, tokens.shape[1]), lengths.reshape(-1, chunk))
 
 
 def row_values(function: Callable[[Any, Rows], Array], operands: Any, rows: Rows, chunk: int) -> np.ndarray:
@@ -96,23 +80,6 @@ def document_scores(prepared: Prepared, values: np.ndarray, method: str, hint: s
             f"{prepared.documents.ids[bad[0]]}; {hint}"
         )
     return jnp.asarray(np.where(total > 0, scores, scores[total > 0].min()))
-
-
-def mean_gradient(decoder: Decoder, params: Any, chunks: Rows) -> Any:
-    """grad_theta of the loss in nats per label over all chunks (`in_chunks`), like the parameters.
-
-    Gradients are added up chunk by chunk, so that one chunk's activations are in memory, in a jvp of it as well.
-    """
-    loss = mean_token_loss(decoder)
-
-    def add(total: tuple[Any, Array], rows: Rows) -> tuple[tuple[Any, Array], None]:
-        gradient, count = jax.grad(loss, has_aux=True)(params, rows)
-        return (trees.add(total[0], gradient), total[1] + count), None
-
-    chunks = jax.tree.map(jnp.asarray, chunks)
-    shapes = jax.eval_shape(lambda: jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda leaf: leaf[0], chunks)))
-    (gradient, count), _ = jax.lax.scan(add, trees.zeros_of(shapes), chunks)
-    return jax.tree.map(lambda leaf: leaf / count, gradient)
 
 
 def check_positive(method: str, **settings: float | int) -> None:

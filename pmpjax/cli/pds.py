@@ -11,8 +11,8 @@ from pmpjax.cli.options import Command, near, parse, show_table, value_of
 STAGES = {
     "prepare": "text to tokens: tokenizer, rows, document index; copies and leaks removed",
     "proxy": "a warm proxy model on random text of the source",
-    "solve": "the costate sweep: the worth of every proxy instance",
-    "fit": "a scorer that tells the worth from the text",
+    "solve": "the costate sweep: the score of every proxy instance",
+    "fit": "a regressor that predicts the score from the text",
     "score": "the scorer on every document",
     "baselines": "other methods' scores of every document",
     "select": "the documents kept, by each method and seed",
@@ -33,7 +33,7 @@ class StartOptions:
             paper-1b, paper-1.7b; None is tiny, or how the run was begun that is gone on with (a stage by itself) or
             that stages are taken from.
         stages_from: another run's folder, whose stages are taken where their settings and the stages before them are
-            the same: for more seeds, another ratio, other methods beside it.
+            the same: for more seeds, another ratio, other methods to compare with.
     """
 
     preset: str | None = None
@@ -231,6 +231,6 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", run),
-    ("pds", "compare"): Command("PDS beside DSIR, RHO-Loss, influence and gradient similarity, over seeds", compare),
+    ("pds", "compare"): Command("PDS compared with DSIR, RHO-Loss, influence and gradient similarity, over seeds", compare),
     **{("pds", stage): Command(help, functools.partial(one_stage, stage)) for stage, help in STAGES.items()},
 }

@@ -11,7 +11,7 @@ from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.report import ReportConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train.mesh import MeshConfig

@@ -1,4 +1,4 @@
-"""A source with noise in it: do the proxy, the sweep and the scorer find documents that are worth nothing?"""
+"""A source with noise in it: how low do the sweep, the scorer and the baselines rank documents of random tokens?"""
 
 import functools
 from pathlib import Path
@@ -72,7 +72,7 @@ class NoiseRanks(NamedTuple):
     """Where documents of noise lie among those of the source.
 
     documents: of noise. in_lowest_third: share of them with a score below the lowest third of the source's. median,
-    highest: of the share of the source's documents that a document of noise is above.
+    highest: of the share of the source's documents that a document of noise scores above.
     """
 
     documents: int
@@ -84,8 +84,8 @@ class NoiseRanks(NamedTuple):
 def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str, NoiseRanks]:
     """Where each method of the run `out` ranks noise that lies in the source from the beginning.
 
-    Proxy, sweep, scorer and the run's baselines are made again, in the run directory `folder`, from the source of `out`
-    and noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
+    The stages from proxy to score, and the run's baselines, are built again in the run directory `folder`, from the
+    source of `out` and noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
 
     Returns:
         the ranks of noise by method, PDS first.

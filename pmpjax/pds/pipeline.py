@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.baselines import random
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig, deciding
 from pmpjax.pds.stages.baselines import build_baselines
 from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
@@ -18,6 +19,7 @@ from pmpjax.pds.stages.score import build_score
 from pmpjax.pds.stages.select import build_select
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.summary import metrics_of
+from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.pds.work import Work
 from pmpjax.runs import write_json
 from pmpjax.runs.pipeline import Pipeline, Running, Stage
@@ -39,7 +41,8 @@ def _proxy(work: Work) -> None:
 def _solve(work: Work) -> None:
     config = work.config
     with work.context(config.solve.steps) as at:
-        build_solve(config.solve, config.proxy_model, at.data, work.proxy, at.seed, at.folder, at.bar, at.mesh)
+        proxy = Proxy(Decoder(config.proxy_model.decoder(at.data.vocabulary)), work.proxy, at.mesh)
+        build_solve(config.solve, proxy, at.data, at.seed, at.folder, at.bar)
 
 
 def _fit(work: Work) -> None:

@@ -9,7 +9,7 @@ from pmpjax.pds.stages.evaluate import METHOD
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig
@@ -71,8 +71,8 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             instances=163_840,
             steps=100,
             batch=256,
-            rule="sgd",
-            along="source",
+            inner_optimizer="sgd",
+            trajectory="source",
             learning_rate=0.008,
             dev_batch=None,
             every=10,

@@ -14,8 +14,8 @@ from pmpjax.pds.presets import Placement
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.solve import first_sweep_flops, sweep_flops
-from pmpjax.pds.sweep.inner import plant
-from pmpjax.pds.sweep.problem import Step, sweep_function
+from pmpjax.pds.sweep.problem import Step, inner_optimizer
+from pmpjax.pds.sweep.scores import sweep_function
 from pmpjax.scoring.engine import score_function
 from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train.mesh import check_mesh
@@ -53,7 +53,7 @@ def _solve(config: PDSConfig, placement: Placement, mesh: Mesh) -> Program:
     batches = (solve.batch, min(solve.chunk, solve.instances), solve.dev_batch or solve.chunk)
     shapes = _shapes(config, mesh, decoder, *batches)
     theta = shapes.params(Decoder(decoder))
-    rule = plant(solve.rule, solve.learning_rate, config.proxy.optimizer)
+    rule = inner_optimizer(solve.inner_optimizer, solve.learning_rate, config.proxy.optimizer)
     start = TrainState(theta, shapes.placed(rule.init, theta))
     step = Step(
         shapes.rows(solve.steps, solve.batch),
@@ -68,7 +68,7 @@ def _solve(config: PDSConfig, placement: Placement, mesh: Mesh) -> Program:
     first = first_sweep_flops(solve, solve.instances, rows, lambda count: count) / whole
     return Program(
         lambda: sweep_function(solve, decoder, config.proxy.optimizer, mesh).lower(
-            start, weights, step, instances, dev, theta if solve.adds else None
+            start, weights, step, instances, dev, (theta,) if solve.adds else ()
         ),
         calls=solve.outer_steps + first,
         parameters=parameter_count(theta),

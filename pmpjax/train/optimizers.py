@@ -66,9 +66,9 @@ def rate_schedule(config: OptimizerConfig, steps: int | None = None) -> optax.Sc
             f"a cosine schedule needs more steps than its warm-up: steps {steps}, warmup_steps {config.warmup_steps}; "
             "lower warmup_steps or raise steps"
         )
-    falling = optax.cosine_decay_schedule(config.learning_rate, steps - config.warmup_steps, config.final_fraction)
+    decaying = optax.cosine_decay_schedule(config.learning_rate, steps - config.warmup_steps, config.final_fraction)
     warming = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([warming, falling], [config.warmup_steps])
+    return optax.join_schedules([warming, decaying], [config.warmup_steps])
 
 
 def adamw(config: OptimizerConfig, steps: int | None = None) -> optax.GradientTransformation:
@@ -108,8 +108,8 @@ def decaying_adamw(config: OptimizerConfig, begin: int, end: int) -> optax.Gradi
             f"a decay branch leaves a run at a constant rate, after its warm-up: found schedule {config.schedule!r}, "
             f"warmup_steps {config.warmup_steps}, a branch from {begin} to {end}"
         )
-    falling = optax.linear_schedule(config.learning_rate, 0.0, end - begin)
-    return _adamw(config, optax.join_schedules([rate_schedule(config), falling], [begin]))
+    decaying = optax.linear_schedule(config.learning_rate, 0.0, end - begin)
+    return _adamw(config, optax.join_schedules([rate_schedule(config), decaying], [begin]))
 
 
 def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:

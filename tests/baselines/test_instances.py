@@ -1,11 +1,10 @@
 """Rows in chunks, documents from rows."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pmpjax.baselines.instances import document_scores, in_chunks, mean_gradient, row_values
+from pmpjax.baselines.instances import document_scores, row_values
 from pmpjax.data import Rows
 
 
@@ -32,12 +31,3 @@ def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowes
     values[np.flatnonzero(prepared.source_document == 7)[0]] = np.inf
     with pytest.raises(ValueError, match="method: 1 of 40 scores are not finite, the first of document document-7"):
         document_scores(prepared, values, "method", "hint")
-
-
-def test_the_gradient_in_chunks_is_that_of_the_whole_set(setting):
-    rows = setting.dev_rows()
-    whole = setting.gradient(setting.params, rows)
-    found = jax.jit(lambda p: mean_gradient(setting.decoder, p, in_chunks(rows, 5)))(setting.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, whole)
-    with pytest.raises(ValueError, match="chunk is 0"):
-        in_chunks(rows, 0)

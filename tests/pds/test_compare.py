@@ -33,7 +33,7 @@ def test_baselines_are_compared_and_leave_verdict_and_speed_ups_as_they_are(tmp_
     assert low < -1.1 < high < 0
 
     stages = {name: {"flops": 10.0} for name in ("proxy", "solve", "fit", "score")}
-    stages["rivals"] = {"methods": {"dsir": {"seconds": 3.0, "flops": 0.0}}}
+    stages["baselines"] = {"methods": {"dsir": {"seconds": 3.0, "flops": 0.0}}}
     costs = selection_costs("pds", stages, dict.fromkeys(stages, 2.0))
     assert costs["pds"] == {"seconds": 8.0, "flops": 40.0} and costs["dsir"] == {"seconds": 3.0, "flops": 0.0}
     table = comparison("pds", everything, costs)

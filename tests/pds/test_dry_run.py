@@ -16,7 +16,7 @@ from pmpjax.pds.presets import Placement
 from pmpjax.pds.programs import PROGRAMS
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig
@@ -27,7 +27,9 @@ CONFIG = PDSConfig(
     prepare=TextConfig(vocabulary=64, length=33),
     model=MODEL,
     proxy=ProxyConfig(batch=16),
-    solve=SolveConfig(instances=64, steps=4, batch=16, rule="adamw", along="source", dev_batch=None, every=2, chunk=16),
+    solve=SolveConfig(
+        instances=64, steps=4, batch=16, inner_optimizer="adamw", trajectory="source", dev_batch=None, every=2, chunk=16
+    ),
     fit=FitConfig(batch=16),
     score=ScoreConfig(batch=16),
     pretrain=PretrainConfig(batch=16),

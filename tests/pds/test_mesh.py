@@ -35,10 +35,10 @@ def test_a_mesh_changes_nothing_but_rounding(tmp_path):
         line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(out), axes]
         done = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
-        worth = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
+        scores = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
         scores = np.asarray(pq.read_table(out / "score" / "scores.parquet")["score"])
         found[axes] = (
-            worth,
+            scores,
             scores,
             *(dict(np.load(out / name / "params.npz"))["trunk/embedding"] for name in ("proxy", "fit")),
         )

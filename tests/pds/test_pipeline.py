@@ -18,7 +18,7 @@ from pmpjax.pds.pipeline import PIPELINE, STAGES
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig, load_selections
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.runs import RunError, read_json, stored_config, write_json
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import OptimizerConfig

@@ -50,7 +50,8 @@ def test_the_papers_presets_have_the_papers_numbers(name, rate):
     solve = config.solve
     assert (solve.instances, solve.steps, solve.batch, solve.learning_rate) == (163_840, 100, 256, 0.008)
     assert (solve.every, solve.dev_batch, solve.outer_steps) == (10, None, 1)
-    assert (solve.rule, solve.along, config.fit.clip, config.score.known_rows) == ("sgd", "source", None, "predicted")
+    assert (solve.inner_optimizer, solve.trajectory) == ("sgd", "source")
+    assert (config.fit.clip, config.score.known_rows) == (None, "predicted")
     assert (config.fit.epochs, config.fit.optimizer.learning_rate, config.fit.optimizer.weight_decay) == (5, 1e-4, 0.01)
     assert round(config.fit.held_out * solve.instances) == 16_384
     assert (config.select.ratio, config.select.temperature, config.select.repeat_by_rank) == (0.4, 0.1, ())

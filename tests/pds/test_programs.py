@@ -35,6 +35,6 @@ def test_a_sweep_before_the_others_counts_by_its_share():
 
 @pytest.mark.slow
 def test_the_defaults_two_trajectories_are_traced():
-    config = dataclasses.replace(CONFIG, solve=dataclasses.replace(CONFIG.solve, along="selection", every=4))
+    config = dataclasses.replace(CONFIG, solve=dataclasses.replace(CONFIG.solve, trajectory="selection", every=4))
     assert config.solve.adds and not CONFIG.solve.adds
     assert PROGRAMS["solve"](config, Placement(), MESH).lower().out_info is not None

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from pmpjax.models import Decoder, DecoderConfig, Rows, ScorerModel, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, ScorerModel, example_losses, initialise
 from pmpjax.train import MeshConfig, OptimizerConfig, adamw, make_mesh
 from pmpjax.train.mesh import shardings
 from pmpjax.train.shapes import Shapes

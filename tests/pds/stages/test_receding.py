@@ -26,7 +26,7 @@ CONFIG = PDSConfig(
     model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
     solve=SolveConfig(instances=48, minimum_tokens=4, steps=4, batch=8, dev_batch=8),
     fit=FitConfig(batch=8, optimizer=RATE),
-    select=SelectConfig(ratio=0.4, falling=("pds",)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=("pds",)),
     pretrain=PretrainConfig(
         steps=16, batch=4, optimizer=RATE, evaluate_every=4, dev_rows=8, test_rows=8, final_rows=16, save_every=4
     ),
