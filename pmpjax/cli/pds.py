@@ -231,6 +231,6 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", run),
-    ("pds", "compare"): Command("PDS compared with DSIR, RHO-Loss, influence and gradient similarity, over seeds", compare),
+    ("pds", "compare"): Command("PDS and the baselines at equal budgets, over seeds", compare),
     **{("pds", stage): Command(help, functools.partial(one_stage, stage)) for stage, help in STAGES.items()},
 }
