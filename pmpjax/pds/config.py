@@ -20,7 +20,7 @@ from pmpjax.train.model import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The fields of `PrepareConfig` beside source, target and seed.
+    """The fields of `PrepareConfig` except source, target and seed.
 
     Attributes:
         vocabulary: ids of the tokenizer, which is trained on the source.
@@ -59,7 +59,7 @@ class PDSConfig:
         fit: the scorer.
         score: the scorer on the corpus.
         select: Gumbel top-r. The paper keeps 0.4 of its source; here 0.3 came out as well on the dev split (4.220 nats
-            a token against 4.259, two seeds), and sooner.
+            per token against 4.259, two seeds), and sooner.
         pretrain: the runs compared.
         evaluate: the speed-up.
         report: the page.
