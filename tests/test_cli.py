@@ -289,16 +289,6 @@ def test_a_run_that_takes_stages_from_another_takes_its_options_too(tmp_path, mo
     assert all(given[-1] == earlier for given in seen)
 
 
-@pytest.mark.slow
-def test_a_dry_run_compiles_the_stages_for_devices_that_are_not_there(tmp_path):
-    line = command("pds", "run", "--dry-run", "--hardware", "v2-8", "--rate", "2")
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "250"})
-    assert done.returncode == 0, done.stderr
-    for text in ("pretrain", "all-reduce", "device-hours", "every stage fits", "at 2 an hour", "8 devices"):
-        assert text in done.stdout, text
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")

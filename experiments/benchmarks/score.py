@@ -5,7 +5,7 @@
 RUN is the folder of a `pmpjax pds run` (runs/pds-run), of which the corpus and the scorer are taken. In a round the
 stage scores the next documents of the corpus, with all that belongs to it: cutting into shards and batches, transfers,
 tables, Parquet, checking and removing the shards. Then, or before, the bare pass is called on the same batches, which
-lie on the device already. Neither compiles. Writes score.md and score.json beside this file.
+lie on the device already. Neither compiles. Writes score.md and score.json next to this file.
 """
 
 import argparse
@@ -25,7 +25,9 @@ import numpy as np
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.models import ScorerModel
-from pmpjax.scoring.engine import ScoreConfig, build_score, computed_tokens, length_batches, prepared_shards
+from pmpjax.pds.stages.score import build_score
+from pmpjax.scoring.engine import ScoreConfig, computed_tokens, length_batches
+from pmpjax.scoring.shards import prepared_shards
 from pmpjax.train import load_params
 from pmpjax.train.model import ModelConfig, forward_flops
 
@@ -68,7 +70,7 @@ def stage(config: ScoreConfig, model: ModelConfig, prepared: Prepared, params: A
 
 
 def measure(run: Path, rounds: int, rows: int) -> dict:
-    config, model = ScoreConfig(), ModelConfig()
+    config, model = ScoreConfig(known_rows="predicted"), ModelConfig()
     prepared = load_prepared(run / "prepare")
     decoder = model.decoder(prepared.vocabulary)
     params = jax.device_put(load_params(run / "fit" / "params"))

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines.instances import (
+    Scorer,
     check_positive,
     dev_rows,
     document_scores,
@@ -18,7 +19,6 @@ from pmpjax.baselines.instances import (
     row_values,
     source_rows,
 )
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
 from pmpjax.data import Prepared, Rows
 from pmpjax.models import Decoder, example_losses, parameter_count

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from pmpjax.baselines.instances import check_positive, dev_rows, document_scores, row_values, source_rows
-from pmpjax.baselines.scorers import Scorer
+from pmpjax.baselines.instances import Scorer, check_positive, dev_rows, document_scores, row_values, source_rows
 from pmpjax.data import Prepared, Rows, batch_schedule, scheduled_batches
 from pmpjax.models import Decoder, example_losses
 from pmpjax.train import OptimizerConfig, adamw, train, train_step
@@ -27,7 +26,7 @@ def rho_loss(
 ) -> Scorer:
     """s_d = l_d(theta) - l_d(theta'), theta' = the proxy theta after `steps` steps of AdamW on the target's dev split.
 
-    l_d is the loss of document d in nats a label, each row predicted from itself alone. The paper scores a batch's
+    l_d is the loss of document d in nats per label, each row predicted from itself alone. The paper scores a batch's
     examples while it trains, with the current model as theta and a model of held-out data as theta' (the
     "irreducible" loss); here, as in PDS's comparison, the proxy stands for the first and its fine-tuned copy for the
     second, so that the whole corpus is scored once. The key decides the order of the fine-tuning data.

@@ -142,8 +142,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pmpjax.costs.dry_run import HEADER, dry_run_notes, dry_run_rows, simulate_devices
     from pmpjax.costs.hardware import hardware
-    from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+    from pmpjax.pds.dry_run import dry_run
     from pmpjax.pds.presets import PLACEMENTS
 
     placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)
@@ -170,13 +171,13 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
 
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
-    from pmpjax.baselines.registry import RIVALS
+    from pmpjax.baselines.registry import BASELINES
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
     begun = _default(given, value_of(arguments, "--stages-from", "None"))
-    default = dataclasses.replace(begun, baselines=RIVALS, seeds=5)
+    default = dataclasses.replace(begun, baselines=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
         _own_models(default, arguments),

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 
 from pmpjax.data.documents import Document, SourceError, digest, within_budget
 from pmpjax.data.duplicates import Deduplicated, deduplicate, overlap
+from pmpjax.data.origins import by_kind
 from pmpjax.data.prepared import document_index, write_index
 from pmpjax.data.sources import Corpus, packages_of, read_source, read_sources
-from pmpjax.data.sources.installed import Budget, by_kind
+from pmpjax.data.sources.installed import Budget
 from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import (
     END_OF_DOCUMENT,

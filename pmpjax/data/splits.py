@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pmpjax.data.documents import Document, SourceError, digest
-from pmpjax.data.sources.installed import KINDS
+from pmpjax.data.origins import parse_origin
 
 
 def hold_out(documents: Sequence[Document], share: float, seed: int = 0) -> tuple[list[Document], list[Document]]:
@@ -42,8 +42,7 @@ def hold_out(documents: Sequence[Document], share: float, seed: int = 0) -> tupl
 
 def _unit(document: Document) -> str:
     """What must not be torn: the package of "package:kind:place", the group of anything else."""
-    package, *rest = document.origin.split(":")
-    return package if len(rest) == 2 and rest[0] in KINDS else document.group
+    return parse_origin(document.origin).package or document.group
 
 
 def split_target(documents: Sequence[Document], seed: int = 0) -> tuple[list[Document], list[Document]]:

@@ -33,7 +33,7 @@ class Cache(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What a block must know beside the residual stream; positions are those of the queries, [N or 1, L]."""
+    """What a block must know in addition to the residual stream; positions are those of the queries, [N or 1, L]."""
 
     positions: Array
     segments: Array | None = None

@@ -17,7 +17,7 @@ Parameters = Any
 
 @runtime_checkable
 class TokenRows(Protocol):
-    """What losses read of a batch; `pmpjax.data.Rows` is one, and says what the fields mean."""
+    """What losses read of a batch; `pmpjax.data.Rows` is one, and defines the fields."""
 
     @property
     def tokens(self) -> Any:

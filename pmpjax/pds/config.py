@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pmpjax.baselines.registry import RIVALS, Rival, check_rivals
+from pmpjax.baselines.registry import BASELINES, BaselineName, check_baselines
 from pmpjax.data import Budget
 from pmpjax.pds.stages.evaluate import METHOD, EvaluateConfig
 from pmpjax.pds.stages.prepare import PrepareConfig
@@ -69,7 +69,7 @@ class PDSConfig:
     target: str = PrepareConfig.target
     seed: int = 0
     seeds: int = 1
-    baselines: tuple[Rival, ...] = ()
+    baselines: tuple[BaselineName, ...] = ()
     receding_horizon: int = 0
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     prepare: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -78,7 +78,7 @@ class PDSConfig:
     solve: SolveConfig = dataclasses.field(default_factory=SolveConfig)
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
-    select: SelectConfig = dataclasses.field(default_factory=lambda: SelectConfig(ratio=0.3, falling=(METHOD,)))
+    select: SelectConfig = dataclasses.field(default_factory=lambda: SelectConfig(ratio=0.3, repeat_by_rank=(METHOD,)))
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
@@ -86,11 +86,11 @@ class PDSConfig:
     def __post_init__(self):
         if self.seeds < 1 or self.seed < 0:
             raise ValueError(f"seeds is {self.seeds}, seed {self.seed}: at least one seed, none of them negative")
-        check_rivals(self.baselines)
-        unknown = [name for name in self.select.falling if name not in (METHOD, *RIVALS)]
+        check_baselines(self.baselines)
+        unknown = [name for name in self.select.repeat_by_rank if name not in (METHOD, *BASELINES)]
         if unknown:
             raise ValueError(
-                f"select.falling names {', '.join(unknown)}; expected any of {METHOD}, {', '.join(RIVALS)}"
+                f"select.repeat_by_rank names {', '.join(unknown)}; expected any of {METHOD}, {', '.join(BASELINES)}"
             )
         horizon, every = self.receding_horizon, self.pretrain.evaluate_every
         if horizon < 0 or (horizon and horizon % every):

@@ -5,22 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.baselines import random
-from pmpjax.baselines.registry import build_rivals
 from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.stages.baselines import build_baselines
 from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
+from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.prepare import STEPS, prepare
 from pmpjax.pds.stages.pretrain import build_pretrain
 from pmpjax.pds.stages.proxy import build_proxy
 from pmpjax.pds.stages.receding import build_receding
 from pmpjax.pds.stages.report import build_report
+from pmpjax.pds.stages.score import build_score
 from pmpjax.pds.stages.select import build_select
 from pmpjax.pds.stages.solve import build_solve
 from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.work import Work
 from pmpjax.runs import write_json
 from pmpjax.runs.pipeline import Pipeline, Running, Stage
-from pmpjax.scoring.engine import StoredScores, build_score
-from pmpjax.scoring.regressor import build_fit
+from pmpjax.scoring.stored import StoredScores
 from pmpjax.train import load_params
 
 
@@ -57,7 +58,7 @@ def _score(work: Work) -> None:
 def _baselines(work: Work) -> None:
     config = work.config
     with work.context(len(config.baselines)) as at:
-        build_rivals(config.baselines, config.proxy_model, at.data, work.proxy, at.seed, at.folder, at.bar)
+        build_baselines(config.baselines, config.proxy_model, at.data, work.proxy, at.seed, at.folder, at.bar)
 
 
 def _select(work: Work) -> None:

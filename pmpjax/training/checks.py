@@ -39,16 +39,16 @@ def optimizer_state(optimizer: optax.GradientTransformation, params: PyTree) -> 
         ) from error
 
 
-def check_update(update: Callable[[], PyTree]) -> None:
+def check_update(update: Callable[[PyTree, PyTree, PyTree], PyTree], opt_state: PyTree, params: PyTree) -> None:
     """An update can be traced from gradient, state and parameters alone."""
     try:
-        jax.eval_shape(update)
+        jax.eval_shape(update, params, opt_state, params)
     except Exception as error:  # whatever a rule raises for what it was not made for
         needs = [name for name in ("value", "grad", "value_fn", "obj_fn") if f"'{name}'" in str(error)]
         if needs:
             hint = (
                 f"the optimizer needs more than (gradient, state, params), namely {', '.join(needs)}, as line searches "
-                "do, and cannot be the plant; use a rule such as optax.sgd or optax.adamw"
+                "do, and cannot be the inner optimizer; use a rule such as optax.sgd or optax.adamw"
             )
         elif "dtype_promotion" in str(error):
             hint = "the rule itself mixes dtypes: set jax_numpy_dtype_promotion to 'standard'"

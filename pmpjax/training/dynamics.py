@@ -1,4 +1,4 @@
-"""Training as a controlled dynamical system: any optax rule is the plant, example weights are the control."""
+"""Training as a controlled dynamical system: any optax rule, with the weights of the examples as the control."""
 
 import functools
 from collections.abc import Callable
@@ -115,7 +115,7 @@ def training_dynamics(
         params = trees.as_arrays(params, "params")
         checks.check_params(params)
         opt_state = trees.as_arrays(checks.optimizer_state(optimizer, params), "the optimizer's state")
-        checks.check_update(lambda: update(params, opt_state, params))
+        checks.check_update(update, opt_state, params)
         return TrainState(params, opt_state)
 
     def weights_of(control: Array, input: PyTree) -> Array:

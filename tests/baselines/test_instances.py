@@ -23,7 +23,7 @@ def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowes
     prepared = prepared._replace(source=prepared.source._replace(lengths=lengths))
     values = np.random.default_rng(0).normal(size=len(lengths))
     values[lengths == 1] = np.nan  # no label, no weight
-    found = np.asarray(document_scores(prepared, values, "method", "mend"))
+    found = np.asarray(document_scores(prepared, values, "method", "hint"))
     for document in set(range(40)) - {5}:
         rows = np.flatnonzero(prepared.source_document == document)
         labels = np.concatenate([np.full(lengths[row] - 1, values[row]) for row in rows])
@@ -31,7 +31,7 @@ def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowes
     assert found[5] == np.delete(found, 5).min()
     values[np.flatnonzero(prepared.source_document == 7)[0]] = np.inf
     with pytest.raises(ValueError, match="method: 1 of 40 scores are not finite, the first of document document-7"):
-        document_scores(prepared, values, "method", "mend")
+        document_scores(prepared, values, "method", "hint")
 
 
 def test_the_gradient_in_chunks_is_that_of_the_whole_set(setting):

@@ -1,4 +1,4 @@
-"""The experiment improves the policy, tells the truth about it, and resumes bit for bit."""
+"""The experiment improves the policy, reports it truly, and resumes bit for bit."""
 
 import json
 import os
@@ -16,9 +16,8 @@ from pmpjax.law.experiment import setting
 from pmpjax.runs import RunError, read_arrays
 
 SMALL = LawConfig(
-    problem=PerceptronProblem(dimension=16, train=64, dev=32, test=32, holdout=32, steps=40, learning_rate=0.3),
+    problem=PerceptronProblem(dimension=16, train=64, dev=32, test=32, steps=40, learning_rate=0.3),
     sweeps=24,
-    curve_points=10,
 )
 DESIGNED = {"acceleration_ratio", "area_under_curve", "kkt_spread", "law_spread", "sweeps", "seconds", "solver", "seed"}
 
@@ -72,9 +71,11 @@ def test_metrics_are_complete_and_agree_with_training_again(whole):
 
 
 def test_figures_are_there_twice(whole):
-    names = {"loss_curves", "convergence", "spread_of_worth", "weights", "scaling_law"}
+    names = {"loss_curves", "convergence", "spread_of_contributions", "weights", "scaling_law"}
     files = {path.name for path in (whole[0] / "figures").iterdir()}
     assert files == {"manifest.json"} | {f"{name}{suffix}" for name in names for suffix in (".png", ".pdf")}
+    page = (whole[0] / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(names) and f"{whole[1]['acceleration_ratio']:.1f} times" in page
 
 
 def test_interrupted_anywhere_it_goes_on_bit_for_bit(whole, tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ def test_without_noise_there_is_no_noisy_group_and_no_failure(tmp_path):
     assert metrics["area_under_curve"]["final"] < metrics["area_under_curve"]["initial"]
 
 
-def test_a_diverging_plant_is_named_with_the_option_to_change(tmp_path):
+def test_diverging_training_is_named_with_the_option_to_change(tmp_path):
     problem = replace(SMALL.problem, learning_rate=1e38)
     with pytest.raises(ValueError, match=r"not finite.*--problem\.learning-rate"):
         run(replace(SMALL, problem=problem), tmp_path / "run")

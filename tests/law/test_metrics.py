@@ -8,7 +8,6 @@ import pytest
 import pmpjax as pmp
 from pmpjax.law import policies, problems
 from pmpjax.law.metrics import acceleration_ratio, spread
-from pmpjax.law.scaling import fit_scaling_law
 from pmpjax.law.watch import watch
 
 
@@ -19,22 +18,6 @@ def test_acceleration_ratio_of_a_time_scaled_curve_is_the_scale():
     assert acceleration_ratio(baseline, baseline) == 1.0
     assert acceleration_ratio(baseline + 1, baseline) is None
     assert acceleration_ratio(np.zeros(1001), baseline) == 1000.0, "reached at once counts as one step"
-
-
-@pytest.mark.parametrize(("floor", "scale", "exponent"), [(0.1, 5.0, 0.8), (0.0, 0.3, 0.2), (0.4, 20.0, 1.5)])
-def test_scaling_law_is_recovered(floor, scale, exponent):
-    noise = np.random.default_rng(0).normal(size=2001) * 1e-3
-    steps = np.maximum(np.arange(2001), 1)
-    curve = (floor + (scale / steps) ** exponent) * np.exp(noise)
-    fitted = fit_scaling_law(curve)
-    np.testing.assert_allclose(fitted(steps[10:]), curve[10:], rtol=0.01)
-    assert fitted.exponent == pytest.approx(exponent, rel=0.05) and fitted.r2 > 0.999
-
-
-@pytest.mark.parametrize(("curve", "message"), [(np.ones(5), "too few"), (np.full(50, np.nan), "nan at step 0")])
-def test_scaling_law_refuses_what_it_cannot_fit(curve, message):
-    with pytest.raises(ValueError, match=message):
-        fit_scaling_law(curve)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +33,9 @@ def swept():
     return config, drawn, problem, x0, policy, sweep.seen, states
 
 
-def weighted_spread(worths, weights):
-    used = [np.sqrt(np.average((q - np.average(q, weights=u)) ** 2, weights=u)) for q, u in zip(worths, weights)]  # noqa: B905
-    return np.sum(used) / np.sum([np.sqrt(np.mean(q**2)) for q in worths])
+def weighted_spread(each, weights):
+    used = [np.sqrt(np.average((q - np.average(q, weights=u)) ** 2, weights=u)) for q, u in zip(each, weights)]  # noqa: B905
+    return np.sum(used) / np.sum([np.sqrt(np.mean(q**2)) for q in each])
 
 
 def test_watched_curves_are_those_of_a_rollout(swept):
@@ -64,8 +47,8 @@ def test_watched_curves_are_those_of_a_rollout(swept):
 
 def test_kkt_spread_is_that_of_the_objectives_gradient(swept):
     _, drawn, problem, x0, policy, seen, _ = swept
-    worth = -jax.grad(lambda u: pmp.objective(problem, x0, u, drawn.train))(policy)
-    expected = weighted_spread(np.asarray(worth)[::3], np.asarray(policy)[::3])
+    contributions = -jax.grad(lambda u: pmp.objective(problem, x0, u, drawn.train))(policy)
+    expected = weighted_spread(np.asarray(contributions)[::3], np.asarray(policy)[::3])
     assert spread(seen["kkt"]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -74,18 +57,18 @@ def test_law_spread_is_that_of_the_inner_products_with_the_desired_gradient(swep
     each = jax.vmap(
         jax.grad(lambda params, x, y: problems.losses(params, problems.Examples(x[None], y[None]))[0]), (None, 0, 0)
     )
-    worths = [
+    each = [
         np.asarray(each(params, *drawn.train) @ jax.grad(problems.mean_loss)(params, drawn.dev))
         for params in states[:7:3]
     ]
-    expected = weighted_spread(worths, np.asarray(policy)[::3])
+    expected = weighted_spread(each, np.asarray(policy)[::3])
     assert spread(seen["law"]) == pytest.approx(expected, rel=1e-4)
     assert spread(seen["law"]) != pytest.approx(spread(seen["kkt"]), rel=1e-2), "the two are different statements"
 
 
-def test_equal_worth_has_no_spread():
-    worth = jnp.array([2.0, 2.0, -5.0])
-    assert spread(pmp.spread_of(worth[None], jnp.array([[0.3, 0.7, 0.0]]))) == 0.0
+def test_equal_contributions_have_no_spread():
+    contributions = jnp.array([2.0, 2.0, -5.0])
+    assert spread(pmp.spread_of(contributions[None], jnp.array([[0.3, 0.7, 0.0]]))) == 0.0
 
 
 def test_groups_partition_the_examples_and_their_weights_average_to_one(swept):

@@ -13,14 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 
-from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, fault, pieces
+from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, chunks, reject_reason
+from pmpjax.runs.errors import first_line
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet", ".arrayrecord")
-PIECE_BYTES = 4_096
-"""A .txt file has no rows: it is cut into pieces of about this size, at blank lines where possible."""
+CHUNK_BYTES = 4_096
+"""A .txt file has no rows: it is cut into chunks of about this size, at blank lines where possible."""
 
 LINE_BYTES = 8 * MAXIMUM_BYTES
-"""A longer line of JSON holds no document (escapes make a text up to six times longer); it is skipped in pieces."""
+"""A longer line of JSON holds no document (escapes make a text up to six times longer); it is skipped in chunks."""
 
 _RECORDS = 256
 """Records of an .arrayrecord file that are read at a time."""
@@ -30,7 +31,7 @@ def read_files(path: Path | str) -> Iterator[Document | Rejection]:
     """Reads the documents of a file, or of all files with a known ending below a folder, in the order of their names.
 
     .jsonl and .parquet have one document a row, in the field or column `text` (`id` is optional). So does .arrayrecord:
-    its records are such JSON objects, or UTF-8 texts where none of the first 256 is one. A .txt file is cut into pieces
+    its records are such JSON objects, or UTF-8 texts where none of the first 256 is one. A .txt file is cut into chunks
     of about 4 KB. A row that is not UTF-8, empty, too long, of the wrong type or broken comes as a `Rejection` with
     file and line (record); so does a file that is binary, is not allowed to be read, or cannot be read to its end.
     Raises `SourceError` when nothing is there, or no file has a known ending.
@@ -70,13 +71,13 @@ def read_file(file: Path, name: str, label: str) -> Iterator[Document | Rejectio
             yield Rejection(name, 0, "empty")
             return
         for line, identity, text in _rows(file):
-            reason = text.args[0] if isinstance(text, _Broken) else fault(text)
+            reason = text.args[0] if isinstance(text, _Broken) else reject_reason(text)
             if reason is not None:
                 yield Rejection(name, line, reason)
             elif isinstance(text, str):
                 yield Document(f"{label}:{line if identity is None else identity}", text, f"{name}:{line}", label)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         yield Rejection(name, line + 1 if line else 0, f"unreadable{' from here on' if line else ''}: {reason}")
 
 
@@ -98,7 +99,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str | None, object]]:
             if b"\0" in stream.read(8192):
                 yield 0, None, _Broken("binary: holds zero bytes")
                 return
-        for line, data in pieces(file.read_bytes(), PIECE_BYTES):
+        for line, data in chunks(file.read_bytes(), CHUNK_BYTES):
             if data.strip():
                 yield line, None, _decode(data)
     elif ending == ".parquet":
@@ -192,7 +193,7 @@ def _record(file: Path, number: int) -> bytes | _Broken:
     try:
         return ArrayRecordReader(str(file)).read([number])[0]
     except Exception as error:  # the C++ side raises several types
-        return _Broken(f"unreadable: {(str(error) or type(error).__name__).splitlines()[0]}")
+        return _Broken(f"unreadable: {first_line(error)}")
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, str | None, object]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pmpjax.data.documents import Document, Rejection, SourceError
 from pmpjax.data.sources.files import SUFFIXES, read_file
+from pmpjax.runs.errors import first_line
 
 _SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval"}
 
@@ -25,7 +26,7 @@ def read_hub(name: str) -> Iterator[Document | Rejection]:
     except SourceError:
         raise
     except Exception as error:  # the hub's client raises a dozen types, its transport some more
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise SourceError(
             f"hf:{name} cannot be had ({type(error).__name__}: {reason}); it needs a network and a public data set, or "
             f"name the folder of one that is already here"

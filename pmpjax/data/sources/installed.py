@@ -9,16 +9,14 @@ import ast
 import gc
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, digest, fault, pieces
+from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError, chunks, digest, reject_reason
+from pmpjax.data.origins import KINDS, parse_origin
 from pmpjax.data.sources.packages import InstalledFile, installed_files, normal_name
-
-KINDS = ("docstring", "code", "readme", "changelog", "licence", "data")
 
 _LICENCE = re.compile(r"(licen[sc]e|copying|notice|copyright|authors)", re.IGNORECASE)
 _CHANGELOG = re.compile(r"(change|history|news|release)", re.IGNORECASE)
@@ -31,14 +29,14 @@ class Budget:
 
     Attributes:
         docstring: docstrings of modules, classes and functions, a document each.
-        code: Python code without its docstrings, in pieces.
-        readme: the long descriptions in the packages' metadata, in pieces.
-        changelog: change logs and release notes, in pieces.
-        licence: licences, notices and lists of authors, in pieces.
-        data: other text files: word lists, tables, configuration, translations, in pieces.
+        code: Python code without its docstrings, in chunks.
+        readme: the long descriptions in the packages' metadata, in chunks.
+        changelog: change logs and release notes, in chunks.
+        licence: licences, notices and lists of authors, in chunks.
+        data: other text files: word lists, tables, configuration, translations, in chunks.
         minimum: shorter texts are no documents (not counted as rejected: most docstrings are one line).
-        piece: aimed size of a piece.
-        file: at most this much of the pieces of one file, so that no single huge file fills a kind.
+        chunk: aimed size of a chunk.
+        file: at most this much of the chunks of one file, so that no single huge file fills a kind.
     """
 
     docstring: int = 2_500_000
@@ -48,7 +46,7 @@ class Budget:
     licence: int = 500_000
     data: int = 1_200_000
     minimum: int = 150
-    piece: int = 2_048
+    chunk: int = 2_048
     file: int = 32_768
 
 
@@ -188,7 +186,7 @@ def _read(
         line = data.count(b"\n", 0, error.start) + 1
         rejected.append(Rejection(place, line, f"not UTF-8: byte {data[error.start]:#04x}"))
         return
-    yield from _read_pieces(file, kind or "data", data, budget, rejected)
+    yield from _read_chunks(file, kind or "data", data, budget, rejected)
 
 
 def _read_python(
@@ -208,7 +206,7 @@ def _read_python(
         for name, text, (line, _) in found:
             if len(text.encode("utf-8", "replace")) < budget.minimum:
                 continue
-            reason = fault(text)
+            reason = reject_reason(text)
             if reason is not None:
                 rejected.append(Rejection(f"{file.package}:{file.name}", line, reason))
                 continue
@@ -223,7 +221,7 @@ def _read_python(
         lines = data.splitlines(keepends=True)
         for _, _, (first, last) in found:
             lines[first - 1 : last] = [b""] * (last - first + 1)
-        yield from _read_pieces(file, "code", b"".join(lines), budget, rejected)
+        yield from _read_chunks(file, "code", b"".join(lines), budget, rejected)
 
 
 @contextmanager
@@ -238,20 +236,20 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read_pieces(
+def _read_chunks(
     file: InstalledFile, kind: str, data: bytes, budget: Budget, rejected: list[Rejection]
 ) -> Iterator[tuple[str, Document]]:
     place = f"{file.package}:{file.name}"
     used = 0
-    for line, piece in pieces(data[: 4 * budget.file], budget.piece):
-        if len(piece) < budget.minimum or not piece.strip():
+    for line, chunk in chunks(data[: 4 * budget.file], budget.chunk):
+        if len(chunk) < budget.minimum or not chunk.strip():
             continue
         try:
-            text = piece.decode("utf-8")
+            text = chunk.decode("utf-8")
         except UnicodeDecodeError as error:
-            rejected.append(Rejection(place, line, f"not UTF-8: byte {piece[error.start]:#04x} at {error.start}"))
+            rejected.append(Rejection(place, line, f"not UTF-8: byte {chunk[error.start]:#04x} at {error.start}"))
             continue
-        used += len(piece)
+        used += len(chunk)
         if used > budget.file:
             return
         yield (
@@ -260,32 +258,11 @@ def _read_pieces(
         )
 
 
-def by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
-    """Documents and bytes by kind of harvested text; others count by the ending of their file, or by their source.
-
-    >>> found = [Document("1", "four", "scipy:docstring:scipy.stats", ""), Document("2", "six", "a/b.txt:7", "")]
-    >>> by_kind([*found, Document("3", "one", "story-grammar:lost:0/1", "")])["txt"]
-    {'documents': 1, 'bytes': 3}
-    """
-    number: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for document in documents:
-        source, *rest = document.origin.split(":")
-        if len(rest) == 2 and rest[0] in KINDS:
-            kind = rest[0]
-        else:
-            file = rest[-2] if len(rest) >= 2 else source
-            kind = PurePosixPath(file).suffix.removeprefix(".") or (source if len(rest) >= 2 else "other")
-        number[kind] += 1
-        size[kind] += len(document.text.encode())
-    return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}
-
-
 def fingerprints(documents: list[Document], versions: Mapping[str, str]) -> dict[str, dict[str, str | int]]:
     """By package: version, number of documents and a hash of their contents, for the manifest of a corpus."""
     texts: dict[str, list[str]] = {package: [] for package in versions}
     for document in sorted(documents):
-        texts[document.origin.partition(":")[0]].append(digest(document.id, document.text))
+        texts[str(parse_origin(document.origin).package)].append(digest(document.id, document.text))
     return {
         package: {"version": versions[package], "documents": len(found), "content": digest(*found)}
         for package, found in sorted(texts.items())

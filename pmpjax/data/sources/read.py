@@ -71,7 +71,9 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
                 corpus.rejected.append(row)
     if not corpus.documents:
         reasons = "; ".join(f"{item.file}:{item.line}: {item.reason}" for item in corpus.rejected[:3])
-        raise SourceError(f"{name} has no good row{f', the first bad ones are {reasons}' if reasons else ''}; mend it")
+        raise SourceError(
+            f"{name} has no good row{f', the first bad ones are {reasons}' if reasons else ''}; give one text a row"
+        )
     corpus.documents = _with_unique_ids(corpus.documents)
     return corpus
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pmpjax.data.documents import Document, Rejection, SourceError, fault
+from pmpjax.data.documents import Document, Rejection, SourceError, reject_reason
+from pmpjax.runs.errors import first_line
 
 
 def read_tfds(name: str) -> Iterator[Document | Rejection]:
@@ -29,7 +30,7 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
         else:
             rows = tfds.data_source(place, split=split)
     except Exception as error:  # network, disk and registry errors of many types
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise SourceError(
             f"tfds:{name} cannot be read ({reason}); name a data set written in ArrayRecord format, or its folder"
         ) from error
@@ -43,7 +44,7 @@ def read_tfds(name: str) -> Iterator[Document | Rejection]:
             for field in Document._fields:
                 if field in row:
                     given[field] = row[field].decode("utf-8") if isinstance(row[field], bytes) else row[field]
-            reason = fault(given["text"])
+            reason = reject_reason(given["text"])
         except UnicodeDecodeError as error:
             reason = f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
         if reason is not None:

@@ -21,7 +21,7 @@ from pmpjax.runs import read_json, write_json
 from pmpjax.runs.pipeline import Context, Pipeline, Stage
 from pmpjax.runs.progress import within
 from pmpjax.runs.seeds import stage_seed
-from pmpjax.scoring.engine import StoredScores
+from pmpjax.scoring.stored import StoredScores
 from pmpjax.statistics import paired_difference, smooth
 from pmpjax.train.branch import CONSTANT, checkpoints_of, decay_branch, keep_state, new_steps, train_with_branch
 from pmpjax.train.warm_start import WarmStart, warm_start
@@ -113,7 +113,7 @@ def select_again(
     left = dataclasses.replace(
         config.select,
         ratio=config.select.ratio * (1 - step / config.pretrain.steps),
-        falling=(RECEDING,) if METHOD in config.select.falling else (),
+        repeat_by_rank=(RECEDING,) if METHOD in config.select.repeat_by_rank else (),
     )
 
     def select(work: Work) -> None:

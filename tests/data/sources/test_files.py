@@ -11,7 +11,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pmpjax.data.documents import MAXIMUM_BYTES, Document, Rejection, SourceError
-from pmpjax.data.sources.files import LINE_BYTES, PIECE_BYTES, read_files
+from pmpjax.data.sources.files import CHUNK_BYTES, LINE_BYTES, read_files
 
 
 def read(path):
@@ -60,10 +60,10 @@ def test_text_files_are_cut_and_lose_nothing(tmp_path):
     (tmp_path / "a.txt").write_text(text)
     documents, rejected = read(tmp_path / "a.txt")
     assert not rejected and "".join(document.text for document in documents) == text
-    assert len(documents) > 5 and max(len(document.text) for document in documents) <= PIECE_BYTES
+    assert len(documents) > 5 and max(len(document.text) for document in documents) <= CHUNK_BYTES
 
 
-def test_a_bad_byte_costs_a_text_file_one_piece(tmp_path):
+def test_a_bad_byte_costs_a_text_file_one_chunk(tmp_path):
     good = b"fine words\n" * 400
     (tmp_path / "a.txt").write_bytes(good + b"\nbad \xff byte\n\n" + good)
     documents, rejected = read(tmp_path / "a.txt")

@@ -106,7 +106,7 @@ def read(tmp_path, name, data, wanted):
     path = tmp_path / Path(name).name
     path.write_bytes(data)
     rejected = []
-    budget = Budget(minimum=10, piece=60, file=200)
+    budget = Budget(minimum=10, chunk=60, file=200)
     found = list(installed._read(InstalledFile("toy", name, path), wanted, budget, rejected))
     return [document for _, document in found], rejected
 
