@@ -59,7 +59,7 @@ class PDSConfig:
         fit: the scorer.
         score: the scorer on the corpus.
         select: Gumbel top-r. The paper keeps 0.4 of its source; here 0.3 came out as well on the dev split (4.220 nats
-            a token against 4.259, two seeds), and sooner.
+            per token against 4.259, two seeds), and sooner.
         pretrain: the runs compared.
         evaluate: the speed-up.
         report: the page.

@@ -82,7 +82,7 @@ class Work(View):
 def load_data(folder: Path) -> Prepared:
     """What the stage `prepare` left in a folder, kept in memory for the next stage.
 
-    The folder is read again as soon as it holds something else, as after `prepare` has been built anew.
+    The folder is read again as soon as it holds something else, as after `prepare` has been built again.
 
     Raises:
         RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.

@@ -19,7 +19,7 @@ class OptimizerConfig:
         first_moment: decay rate beta_1 of Adam's first moment.
         second_moment: beta_2, of the second one.
         clip: the gradient's global norm is cut to this.
-        schedule: after the warm-up the rate stays, or falls along half a cosine until the last step.
+        schedule: after the warm-up the rate stays, or decays along half a cosine until the last step.
         final_fraction: share of the learning rate that a cosine ends at.
     """
 
@@ -47,7 +47,7 @@ class OptimizerConfig:
 def rate_schedule(config: OptimizerConfig, steps: int | None = None) -> optax.Schedule:
     """rate(t) = learning_rate * min(t / warmup_steps, 1), and for a cosine times c(t) after the warm-up.
 
-    c falls from 1 at the end of the warm-up to final_fraction at `steps`: f + (1 - f) (1 + cos(pi p)) / 2, where p is
+    c decays from 1 at the end of the warm-up to final_fraction at `steps`: f + (1 - f) (1 + cos(pi p)) / 2, where p is
     the share of those steps that is done.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a training run says about itself: losses and evaluations, read from the device a few steps late."""
+"""What a training run reports: losses and evaluations, read from the device a few steps late."""
 
 import math
 import time

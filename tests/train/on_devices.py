@@ -2,7 +2,7 @@
 
 Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, scan_layers, checkpoints, save_every,
 process, processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": parts of each embedding,
-"temporary": bytes on a device that the step needs beside its arguments, for a batch of 64, by mesh where asked for}.
+"temporary": bytes on a device that the step needs on top of its arguments, for a batch of 64, by mesh where asked for}.
 """
 
 import dataclasses

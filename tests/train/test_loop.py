@@ -17,10 +17,6 @@ from pmpjax.train import (
     OptimizerConfig,
     Saving,
     adamw,
-    load_params,
-    load_state,
-    save_params,
-    save_state,
     train,
     train_step,
 )
@@ -98,34 +94,6 @@ def test_the_loop_does_what_a_plain_loop_does():
     assert [step for step, _ in sink.of("loss")] == list(range(STEPS))
     np.testing.assert_allclose([norm for _, norm in sink.of("gradient_norm")], norms, rtol=1e-5)
     assert [step for step, _ in sink.of("all")] == [0, 4, 8, 10]
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_micro_batches_have_the_gradient_of_the_whole_batch(count):
-    optimizer = optax.sgd(0.01)  # Adam would hide the gradient's size
-    whole = train(train_step(losses, optimizer), start(), batches(), STEPS)
-    parts = train(train_step(losses, optimizer, accumulate=count), start(), batches(), STEPS)
-    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.params, whole.params)
-    with pytest.raises(ValueError, match="a batch of 4 is not a multiple of accumulate, 3"):
-        train(train_step(losses, optimizer, accumulate=3), start(), batches(), STEPS)
-    with pytest.raises(ValueError, match="accumulate and steps_per_call must be positive"):
-        train_step(losses, optimizer, accumulate=0)
-
-
-@pytest.mark.parametrize("together", [3, 4, 50])
-def test_steps_made_in_one_call_are_the_same_steps(together):
-    measured = Evaluation(evaluate, 4)
-    sinks = [Sink(), Sink()]
-    single = train(STEP, start(), batches(), STEPS, metrics=sinks[0], evaluation=measured)
-    joint = train_step(losses, OPTIMIZER, steps_per_call=together)
-    joined = train(joint, start(), batches(), STEPS, metrics=sinks[1], evaluation=measured)
-    np.testing.assert_allclose(joined.losses, single.losses, rtol=1e-6)
-    assert joined.evaluated_at.tolist() == single.evaluated_at.tolist()
-    np.testing.assert_allclose(joined.evaluated["all"], single.evaluated["all"], rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), joined.params, single.params)
-    for name in ("loss", "gradient_norm", "all"):
-        assert [step for step, _ in sinks[0].of(name)] == [step for step, _ in sinks[1].of(name)]
 
 
 class Killed(Exception):
@@ -212,51 +180,3 @@ def test_the_wait_for_slow_data_is_measured():
 
     slow = grain.MapDataset.source(Slow()).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     assert train(STEP, start(), slow, 8).host_wait > 0.7
-
-
-def test_the_callers_parameters_stay_usable():
-    params = start()
-    train(STEP, params, batches(), STEPS)
-    assert float(params["b"]) == pytest.approx(0.1)
-
-
-def test_parameters_survive_their_file(tmp_path):
-    params = {"trunk": {"layers_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "bias": np.float32(2)}
-    save_params(tmp_path / "model-v1.2", params)
-    save_params(tmp_path / "model-v1.3", jax.tree.map(np.zeros_like, params))
-    for name in ("model-v1.2", "model-v1.2.npz"):
-        jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / name), params)
-
-
-def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
-    trained = train(STEP, start(), batches(), STEPS)
-    save_state(tmp_path / "moments", trained.opt_state)
-    like = jax.eval_shape(OPTIMIZER.init, start())
-    found = load_state(tmp_path / "moments", like)
-    assert jax.tree.structure(found) == jax.tree.structure(trained.opt_state)
-    jax.tree.map(np.testing.assert_array_equal, found, trained.opt_state)
-    with pytest.raises(RunError, match=r"moments\.npz is not the state of this optimizer: .* absent here"):
-        load_state(tmp_path / "moments", jax.eval_shape(optax.sgd(0.1).init, start()))
-    with pytest.raises(RunError, match=r"other\.npz is missing"):
-        load_state(tmp_path / "other", like)
-
-
-def test_the_rate_warms_up_then_stays_and_scales_do_not_decay():
-    config = OptimizerConfig(learning_rate=0.1, warmup_steps=2, weight_decay=0.5)
-    stacked = {"matrix": jnp.ones((1, 1)), "scale": jnp.ones(1), "norm": {"scale": jnp.ones((1, 1))}}
-    optimizer, params = adamw(config), stacked
-    state, sizes = optimizer.init(params), []
-    for _ in range(5):
-        updates, state = optimizer.update(jax.tree.map(lambda p: 0.1 * p, params), state, params)
-        sizes.append((float(updates["scale"][0]), float(updates["matrix"][0, 0])))
-        assert float(updates["norm"]["scale"][0, 0]) == sizes[-1][0]
-    np.testing.assert_allclose([s for s, _ in sizes], [0, -0.05, -0.1, -0.1, -0.1], atol=1e-6)
-    np.testing.assert_allclose([m / s for s, m in sizes[1:]], 1.5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("field", [{"learning_rate": 0.0}, {"final_fraction": 1.5}, {"warmup_steps": -1}])
-def test_impossible_settings_of_the_optimizer_are_refused_by_name(field):
-    with pytest.raises(ValueError, match=next(iter(field))):
-        OptimizerConfig(**field)
-    with pytest.raises(ValueError, match="steps 50, warmup_steps 50"):
-        adamw(OptimizerConfig(schedule="cosine"), steps=50)

@@ -148,7 +148,7 @@ def at_equal_cost(
     selection_flops: float,
     step_flops: float,
 ) -> dict[str, Any]:
-    """Does it pay? The test loss after as many steps fewer as the selections anew cost, minus that of `method`.
+    """Does it pay? The test loss after as many steps fewer as the selections on the way cost, minus that of `method`.
 
     Returns:
         extra_steps: training steps that the FLOPs of the selections would buy. steps: those left of the budget, null
