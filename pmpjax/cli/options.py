@@ -80,23 +80,23 @@ def parse(
     unnamed = tyro.conf.arg(name="")
 
     def options(
-        config: Annotated[made, unnamed] = values,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[made, unnamed] = values,  # pyright: ignore[reportInvalidTypeForm]
         out: Path = Path(out),
     ) -> Any:  # no type variable here: tyro would try to resolve it
-        return config, out, None
+        return settings, out, None
 
     def more_options(
         more: Annotated[more_made, unnamed] = more_values,  # pyright: ignore[reportInvalidTypeForm]
-        config: Annotated[made, unnamed] = values,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[made, unnamed] = values,  # pyright: ignore[reportInvalidTypeForm]
         out: Path = Path(out),
     ) -> Any:
-        return config, out, more
+        return settings, out, more
 
     chosen = options if more is None else more_options
     if brief:
         describe += " These are the options most asked for; --help-all lists every one."
     chosen.__doc__ = (
-        f"{describe}\n\nArgs:\n    config: -\n    more: -\n"
+        f"{describe}\n\nArgs:\n    settings: -\n    more: -\n"
         "    out: The run directory; an unfinished run in it is resumed."
     )
     config, folder, further = tyro.cli(
@@ -128,7 +128,9 @@ def _offered(value: Any, shown: Callable[[str], bool], prefix: str = "") -> _Off
         values[field.name] = own
         any_shown = any_shown or some
     made = dataclasses.make_dataclass(type(value).__name__, fields, frozen=True)
-    made.__doc__ = type(value).__doc__
+    # tyro reads the fields' descriptions from the docstring: those of a parent class stand below its own.
+    own, *parents = [kind.__doc__ or "" for kind in type(value).__mro__ if dataclasses.is_dataclass(kind)]
+    made.__doc__ = own.rstrip() + "".join(parent.split("Attributes:")[-1].rstrip() for parent in parents)
     return _Offered(made, made(**values), any_shown)
 
 

@@ -4,9 +4,9 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pmpjax.cli.options import Command, near, parse, show_table, value_of
+from pmpjax.cli.options import Command, Offer, near, parse, show_table, value_of
 
 STAGES = {
     "prepare": "text to tokens: tokenizer, rows, document index; copies and leaks removed",
@@ -24,19 +24,38 @@ STAGES = {
 """Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.pipeline`."""
 
 
+# What a user of a run needs; --help-all lists the others.
+BRIEF = (
+    *("preset", "method", "config", "stages-from", "dry-run", "hardware", "source", "target", "seed", "seeds"),
+    *("baselines", "receding-horizon", "prepare.vocabulary", "prepare.length", "prepare.near-duplicates"),
+    *("model.preset", "select.ratio", "select.largest-share", "select.repeat-by-rank"),
+    *("pretrain.steps", "pretrain.batch", "pretrain.optimizer.learning-rate"),
+)
+
+# Tried and not kept (experiments/log/pds_compare.md), or what --method sets: Python's `PDSConfig` has them.
+WITHHELD = (
+    *("solve.inner-optimizer", "solve.trajectory", "solve.first-instances", "solve.first-rate", "solve.add-scores"),
+    *("solve.outer-rate", "fit.clip", "score.known-rows", "select.slope"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class StartOptions:
     """What a command starts from.
 
     Attributes:
         preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
-            paper-1b, paper-1.7b; None is tiny, or how the run was begun that is gone on with (a stage by itself) or
-            that stages are taken from.
+            paper-1b, paper-1.7b; None is tiny, or those of the run that is continued or that stages are taken from.
+        method: how scores are made and used: "default", or "paper" (arXiv 2410.07064: SGD along text as it comes, the
+            regressor's prediction for all, each document once per pass); None is that of the preset or the run.
+        config: a run's config.json, to begin the same run in another folder; other options change it.
         stages_from: another run's folder, whose stages are taken where their settings and the stages before them are
             the same: for more seeds, another ratio, other methods to compare with.
     """
 
     preset: str | None = None
+    method: Literal["default", "paper"] | None = None
+    config: Path | None = None
     stages_from: Path | None = None
 
 
@@ -64,12 +83,13 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     given, preset = _given_preset(arguments)
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(_default(given, value_of(arguments, "--stages-from", "None")), arguments),
+        _default(arguments, value_of(arguments, "--stages-from", "None")),
         arguments,
         name,
         "From raw text to the part of it that trains the best model for a desired domain.",
         _folder("runs/pds-run", preset),
         RunOptions(given),
+        Offer(BRIEF, WITHHELD),
     )
     if options.dry_run:
         return _dry_run(config, preset, options)
@@ -95,13 +115,23 @@ def _given_preset(arguments: list[str]) -> tuple[str | None, str]:
     return given, given or "tiny"
 
 
-def _default(given: str | None, *folders: str) -> Any:
-    """The values of options not given: the preset's, else those of the first run found in the folders, else tiny's."""
+def _default(arguments: list[str], *folders: str) -> Any:
+    """The values of options not given: of --config or --preset, else of the first run found in the folders, else
+    tiny's; with --method's recipe, where one is asked for."""
     from pmpjax.pds import PDSConfig
-    from pmpjax.runs import stored_config
+    from pmpjax.pds.presets import METHODS, with_method
+    from pmpjax.runs import read_config, stored_config
 
-    stored = (stored_config(folder, PDSConfig) for folder in folders if given is None)
-    return next((config for config in stored if config is not None), None) or _preset(given or "tiny")
+    given, _ = _given_preset(arguments)
+    file, method = value_of(arguments, "--config", "None"), value_of(arguments, "--method", "None")
+    if file != "None" and given is not None:
+        raise ValueError(f"both --config {file} and --preset {given} are given: each has a value for every option")
+    if file != "None":
+        config = read_config(file, PDSConfig)
+    else:
+        stored = (stored_config(folder, PDSConfig) for folder in folders if given is None)
+        config = next((one for one in stored if one is not None), None) or _preset(given or "tiny")
+    return _own_models(with_method(config, method) if method in METHODS else config, arguments)
 
 
 def _preset(name: str) -> Any:
@@ -176,16 +206,17 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
-    begun = _default(given, value_of(arguments, "--stages-from", "None"))
+    begun = _default(arguments, value_of(arguments, "--stages-from", "None"))
     default = dataclasses.replace(begun, baselines=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(default, arguments),
+        default,
         arguments,
         name,
         "PDS, random and other methods of selection at equal budgets, over seeds.",
         _folder("runs/pds-compare", preset),
         StartOptions(given),
+        Offer(BRIEF, WITHHELD),
     )
     _check_data(preset, config)
     if not config.baselines:
@@ -209,19 +240,25 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     return 0
 
 
+def _offer(stage: str) -> Offer:
+    """A stage's own options; those of the data for `prepare`, of the methods for what compares them."""
+    own = {"prepare": ("source", "target", "seed"), "baselines": ("baselines",), "receding": ("receding-horizon",)}
+    return Offer(("preset", "method", "config", "stages-from", f"{stage}.", *own.get(stage, ())), WITHHELD)
+
+
 def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds STAGE`: what is not given is as the run in the folder was begun."""
     from pmpjax.pds import PDSConfig, run_stage
 
     given, preset = _given_preset(arguments)
     folder = _folder("runs/pds-run", preset)
-    begun = _default(given, value_of(arguments, "--out", folder), value_of(arguments, "--stages-from", "None"))
+    begun = _default(arguments, value_of(arguments, "--out", folder), value_of(arguments, "--stages-from", "None"))
     describe = (
         f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with, or "
         "the preset's where one is given."
     )
     config, out, options = parse(
-        PDSConfig, _own_models(begun, arguments), arguments, name, describe, folder, StartOptions(given)
+        PDSConfig, begun, arguments, name, describe, folder, StartOptions(given), _offer(stage)
     )
     _check_data(preset, config)
     announce(out)

@@ -1,6 +1,7 @@
 """Named runs: minutes and an hour on two cores, one TPU of a notebook, and the paper's four sizes."""
 
 import dataclasses
+from typing import Any
 
 from pmpjax.costs.hardware import hardware
 from pmpjax.data import Budget
@@ -99,6 +100,34 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             save_every=5000,
         ),
     )
+
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "solve": {"inner_optimizer": "adamw", "trajectory": "selection", "dev_batch": SolveConfig.dev_batch},
+        "fit": {"clip": FitConfig.clip},
+        "score": {"known_rows": "measured"},
+        "select": {"repeat_by_rank": (METHOD,)},
+    },
+    "paper": {
+        "solve": {"inner_optimizer": "sgd", "trajectory": "source", "dev_batch": None, "outer_steps": 1},
+        "fit": {"clip": None},
+        "score": {"known_rows": "predicted"},
+        "select": {"repeat_by_rank": ()},
+    },
+}
+"""How scores are made and used, whatever the sizes: what came out best here, and the recipe of arXiv 2410.07064 (one
+outer step on text as it comes, through SGD; the regressor's prediction for every document; each once per pass)."""
+
+
+def with_method(config: PDSConfig, method: str) -> PDSConfig:
+    """The config with one of `METHODS`: `--method paper`.
+
+    >>> with_method(PDSConfig(), "default") == PDSConfig(), with_method(PDSConfig(), "paper").solve.inner_optimizer
+    (True, 'sgd')
+    """
+    parts = {name: dataclasses.replace(getattr(config, name), **part) for name, part in METHODS[method].items()}
+    return dataclasses.replace(config, **parts)
 
 
 PRESETS: dict[str, PDSConfig] = {

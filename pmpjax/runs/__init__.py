@@ -4,6 +4,7 @@
 which draws nothing does not wait for matplotlib.
 """
 
+from pmpjax.runs.configs import read_config as read_config
 from pmpjax.runs.configs import stored_config as stored_config
 from pmpjax.runs.directory import Run as Run
 from pmpjax.runs.directory import fingerprint as fingerprint
@@ -26,6 +27,7 @@ __all__ = [
     "fingerprint",
     "open_run",
     "read_arrays",
+    "read_config",
     "read_json",
     "read_table",
     "stored_config",

@@ -21,8 +21,24 @@ def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
     path = Path(directory) / "manifest.json"
     if not path.is_file():
         return None
+    stored = read_json(path)
+    if not isinstance(stored, dict) or "config" not in stored:
+        raise RunError(f"{path} holds no config; begin a new run in another folder")
+    return _as(kind, stored["config"], path)
+
+
+def read_config(path: Path | str, kind: type[Config]) -> Config:
+    """A config.json, as `open_run` writes it; fields that it lacks get their defaults.
+
+    Raises:
+        RunError: it cannot be read, or has fields that `kind` has not, or refused values.
+    """
+    return _as(kind, read_json(Path(path)), path)
+
+
+def _as(kind: type[Config], stored: Any, path: Path | str) -> Config:
     try:
-        return restore(kind, read_json(path)["config"])
+        return restore(kind, stored)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} holds no {kind.__name__} of this version ({error}); begin a new run in another folder"

@@ -2,6 +2,7 @@
 
 DIR/.lock                     held while a process works here (`pmpjax.runs.lock`)
 DIR/manifest.json             command, config, seed, versions, created
+DIR/config.json               the config alone
 DIR/<stage>.partial/          what a stage has written so far; kept after a kill, for the stage to go on from
 DIR/<stage>/manifest.json     config, fingerprints of inputs, files with sizes and sha256, seconds, fingerprint
 """
@@ -25,6 +26,7 @@ from pmpjax.runs.interrupt import check
 from pmpjax.runs.lock import RunError, lock
 
 _MANIFEST = "manifest.json"
+CONFIG = "config.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
 HINT = "give the old values to go on with it, choose another folder, or delete this one to begin again"
 
@@ -164,6 +166,7 @@ def open_run(directory: Path | str, command: str, config: Any, *, hint: str = HI
         else:
             seed = wanted["config"].get("seed") if isinstance(wanted["config"], dict) else None
             created = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(directory / CONFIG, wanted["config"])  # `--config FILE` begins the same run again elsewhere
             write_json(path, {**wanted, "seed": seed, "versions": versions(), "created": created})
         yield Run(directory, config)
 
