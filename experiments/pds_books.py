@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmpjax.baselines.registry import RIVALS
+from pmpjax.baselines.registry import BASELINES
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
@@ -144,7 +144,7 @@ if __name__ == "__main__":
         source=(str(texts / "source"), "installed-docs"),
         target=str(texts / "target"),
         seeds=5,
-        rivals=RIVALS,
+        baselines=BASELINES,
         prepare=TextConfig(budget=HALF),
     )
     metrics = run(config, out)

@@ -2,7 +2,7 @@
 
 Documents of uniformly random tokens, one in a hundred tokens of the source from the beginning (all stages up to the
 scores are made anew, in RUN-noise) and documents of them that only the scorer meets; and shuffled copies of the
-target's test rows under the sweep. Ten minutes on two cores, more where the run has rivals.
+target's test rows under the sweep. Ten minutes on two cores, more where the run has baselines.
 """
 
 import sys

@@ -5,7 +5,8 @@
 
 from pathlib import Path
 
-from pmpjax.pds.dry_run import CAVEATS, HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+from pmpjax.costs.dry_run import CAVEATS, HEADER, dry_run_notes, dry_run_rows, simulate_devices
+from pmpjax.pds.dry_run import dry_run
 from pmpjax.pds.presets import PLACEMENTS, PRESETS
 from pmpjax.runs import write_text
 
@@ -13,7 +14,7 @@ NAMES = ("paper-160m", "paper-470m", "paper-1b", "paper-1.7b")
 
 
 def section(name: str) -> str:
-    """A preset's table and what stands under it, in Markdown."""
+    """A preset's table and the notes below it, in Markdown."""
     report = dry_run(PRESETS[name], PLACEMENTS[name])
     lines = [f"| {' | '.join(cells)} |" for cells in (HEADER, *dry_run_rows(report))]
     lines.insert(1, "|---" * len(HEADER) + "|")

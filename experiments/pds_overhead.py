@@ -1,4 +1,4 @@
-"""What choosing the data costs beside training on it, on paper: `python experiments/pds_overhead.py`.
+"""What choosing the data costs, compared with training on it: `python experiments/pds_overhead.py`.
 
 Counted by the functions with which the stages count their own FLOPs, for every preset; nothing is run.
 """

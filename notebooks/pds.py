@@ -46,14 +46,15 @@ from matplotlib.figure import Figure
 
 import pmpjax as pmp
 from pmpjax.data import Budget, load_prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds import PDSConfig, run, run_stage
 from pmpjax.pds.config import TextConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig, load_proxy
-from pmpjax.pds.sweep.batches import draw_steps
-from pmpjax.pds.sweep.inner import initial_state
-from pmpjax.pds.sweep.problem import SolveConfig, proxy_problem, score_instances
+from pmpjax.pds.sweep.batches import draw_batches
+from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import Proxy, initial_state, proxy_problem
+from pmpjax.pds.sweep.scores import score_instances
 from pmpjax.runs import read_arrays
 
 kinds = ("docstring", "code", "readme", "changelog", "licence", "data")
@@ -70,21 +71,21 @@ run_stage(config, out, "prepare")
 run_stage(config, out, "proxy")
 data, proxy = load_prepared(out / "prepare"), load_proxy(config.proxy, out / "proxy")
 decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tokens")
+print(f"{len(data.documents.ids):,} documents, {data.source.lengths.sum():,} tokens")
 
 # %% [markdown]
 # **One sweep.** A few instances are the proxy set here. Forward through $T$ steps, backward with the costate, and at
-# each step the contribution of *every* instance: a forward-mode product, no gradient of its own. `scores` sums them
-# over the steps.
+# each step the score of *every* instance: a forward-mode product, no gradient of its own. `scores` sums them over the
+# steps.
 
 # %%
-long = np.flatnonzero(data.source_lengths >= config.solve.minimum_tokens)
+long = np.flatnonzero(data.source.lengths >= config.solve.minimum_tokens)
 rows = np.sort(np.random.default_rng(0).permutation(long)[:opened])
-instances = Rows(data.source_rows[rows], data.source_lengths[rows])
-solve = SolveConfig(rule="sgd", steps=opened_steps, dev_batch=64, every=1)
-batches, _ = draw_steps(solve, data, instances, seed=0)
-solved = score_instances(solve, decoder, proxy, batches, instances)
-print(f"area under the desired loss: {solved.sweep.value:.2f}; {solved.sweep.health.describe()}")
+instances = data.source.take(rows)
+solve = SolveConfig(inner_optimizer="sgd", steps=opened_steps, dev_batch=64, every=1)
+batches = draw_batches(solve, data, instances, seed=0)
+solved = score_instances(solve, Proxy(decoder, proxy), batches, instances)
+print(f"area under the desired loss: {solved.value:.2f}; {solved.health.describe()}")
 
 # %% [markdown]
 # **Does the costate tell the truth?** It says how $J$ changes when weight moves from the worst tenth of the instances
@@ -92,7 +93,7 @@ print(f"area under the desired loss: {solved.sweep.value:.2f}; {solved.sweep.hea
 # predicted.
 
 # %%
-met = np.unique(batches.index)
+met = np.unique(batches.steps.index)
 exact = np.asarray(solved.batch_scores)[met]  # exact: -dJ/dgamma of the run's own batches
 tenth = len(met) // 10
 best, worst = met[np.argsort(exact)[-tenth:]], met[np.argsort(exact)[:tenth]]
@@ -100,8 +101,9 @@ moved = 0.1 * solved.weights[0]
 weights = solved.weights.at[best].add(moved).at[worst].add(-moved)
 predicted = float(jnp.sum(solved.batch_scores * (weights - solved.weights)))
 problem = proxy_problem(solve, decoder, proxy.optimizer)
-again = jax.jit(lambda gamma: pmp.objective(problem, initial_state(solve.rule, proxy), gamma, batches))(weights)
-measured = float(solved.sweep.value - again)
+start = initial_state(solve.inner_optimizer, proxy)
+again = jax.jit(lambda gamma: pmp.objective(problem, start, gamma, batches.steps))(weights)
+measured = float(solved.value - again)
 print(f"J falls by {predicted:.4f} by the costate, by {measured:.4f} when it is done")
 
 # %% [markdown]
@@ -128,7 +130,7 @@ print(f"rank correlation of predicted and measured scores, held-out documents: {
 def draw_curves() -> Figure:
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(solved.sweep.health.parameter_norms)
+    left.plot(solved.health.parameter_norms)
     left.set(xlabel="step $t$ of the proxy's run", ylabel=r"$\|\lambda_{t+1}\|$", ylim=(0, None))
     for method, style in (("random", "k--"), ("pds", "-")):
         curve = read_arrays(out / "pretrain" / f"{method}-0")

@@ -10,18 +10,17 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines.instances import (
+    Scorer,
     check_positive,
     dev_rows,
     document_scores,
-    in_chunks,
-    mean_gradient,
     row_values,
     source_rows,
 )
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses, parameter_count
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses, parameter_count
+from pmpjax.train.heldout import set_loss
 
 
 class Sketch(NamedTuple):
@@ -86,7 +85,7 @@ def gradient_similarity(
 
     @jax.jit
     def target(params: Any, dev: Rows, sketch: Sketch) -> Array:
-        return project(sketch, ravel_pytree(mean_gradient(decoder, params, dev))[0])
+        return project(sketch, ravel_pytree(jax.grad(set_loss(decoder, dev, chunk))(params))[0])
 
     @jax.jit
     def cosines(operands: tuple[Any, Any, Sketch, Array], rows: Rows) -> Array:
@@ -103,7 +102,7 @@ def gradient_similarity(
     def score(prepared: Prepared, key: Array) -> Array:
         params = jax.tree.map(jnp.asarray, proxy_params)
         sketch = draw_sketch(key, size, dimension)
-        desired = target(params, in_chunks(dev_rows(prepared), chunk), sketch)
+        desired = target(params, dev_rows(prepared), sketch)
         values = row_values(cosines, (params, moments, sketch, desired), source_rows(prepared), chunk)
         return document_scores(prepared, values, "gradient_similarity", "train the proxy at a lower learning rate")
 

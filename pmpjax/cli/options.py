@@ -1,11 +1,12 @@
 """What the commands share: options from a dataclass, and a table of results."""
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pmpjax.runs.errors import nearest
 
 Options = TypeVar("Options")
 
@@ -147,8 +148,8 @@ def near(given: str, known: Iterable[str]) -> str:
     ('; did you mean paper-1b?', '; expected one of tiny')
     """
     known = list(known)
-    found = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
-    return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(known)}"
+    found = nearest(given, known)
+    return f"; did you mean {found}?" if found else f"; expected one of {', '.join(known)}"
 
 
 def value_of(arguments: list[str], option: str, default: str) -> str:

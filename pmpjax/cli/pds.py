@@ -11,17 +11,17 @@ from pmpjax.cli.options import Command, near, parse, show_table, value_of
 STAGES = {
     "prepare": "text to tokens: tokenizer, rows, document index; copies and leaks removed",
     "proxy": "a warm proxy model on random text of the source",
-    "solve": "the costate sweep: the worth of every proxy instance",
-    "fit": "a scorer that tells the worth from the text",
+    "solve": "the costate sweep: the score of every proxy instance",
+    "fit": "a regressor that predicts the score from the text",
     "score": "the scorer on every document",
-    "rivals": "other methods' scores of every document",
+    "baselines": "other methods' scores of every document",
     "select": "the documents kept, by each method and seed",
     "pretrain": "the same model on each selection, at equal budgets",
-    "receding": "one more model a seed, whose data are selected anew every --mpc steps",
+    "receding": "one more model a seed, whose data are selected again every --receding-horizon steps",
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }
-"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.table`."""
+"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.pipeline`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StartOptions:
             paper-1b, paper-1.7b; None is tiny, or how the run was begun that is gone on with (a stage by itself) or
             that stages are taken from.
         stages_from: another run's folder, whose stages are taken where their settings and the stages before them are
-            the same: for more seeds, another ratio, other methods beside it.
+            the same: for more seeds, another ratio, other methods to compare with.
     """
 
     preset: str | None = None
@@ -142,8 +142,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pmpjax.costs.dry_run import HEADER, dry_run_notes, dry_run_rows, simulate_devices
     from pmpjax.costs.hardware import hardware
-    from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+    from pmpjax.pds.dry_run import dry_run
     from pmpjax.pds.presets import PLACEMENTS
 
     placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)
@@ -170,13 +171,13 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
 
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
-    from pmpjax.baselines.registry import RIVALS
+    from pmpjax.baselines.registry import BASELINES
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
     begun = _default(given, value_of(arguments, "--stages-from", "None"))
-    default = dataclasses.replace(begun, rivals=RIVALS, seeds=5)
+    default = dataclasses.replace(begun, baselines=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
         _own_models(default, arguments),
@@ -187,8 +188,8 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
         StartOptions(given),
     )
     _check_data(preset, config)
-    if not config.rivals:
-        raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
+    if not config.baselines:
+        raise ValueError("baselines is empty, expected one at least to compare with; `pmpjax pds run` takes none")
     announce(out)
     metrics = pipeline.run(config, out, options.stages_from)
     from rich.console import Console
@@ -200,7 +201,7 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
         table.add_row(*row)
     console = Console()
     console.print(table)
-    for own in metrics["stages"]["rivals"]["methods"].values():
+    for own in metrics["stages"]["baselines"]["methods"].values():
         for text in own["warnings"]:
             console.print(f"warning: {text}", markup=False)
     console.print(metrics["verdict"], markup=False)
@@ -230,6 +231,6 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", run),
-    ("pds", "compare"): Command("PDS beside DSIR, RHO-Loss, influence and gradient similarity, over seeds", compare),
+    ("pds", "compare"): Command("PDS and the baselines at equal budgets, over seeds", compare),
     **{("pds", stage): Command(help, functools.partial(one_stage, stage)) for stage, help in STAGES.items()},
 }

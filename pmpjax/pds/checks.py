@@ -1,4 +1,4 @@
-"""Scores of texts whose worth is known: noise is worth little, a shuffled copy less than its original."""
+"""Scores of texts of known quality: noise scores low, and a shuffled copy lower than its original."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import pmpjax as pmp
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.injection import random_documents
 from pmpjax.pds.stages.proxy import load_proxy
-from pmpjax.pds.sweep.batches import draw_instances, plan
-from pmpjax.pds.sweep.problem import score_instances
+from pmpjax.pds.sweep.outer import algorithm_1, inner_run, setting, solve_at
+from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.pds.sweep.scores import instance_scores
 from pmpjax.pds.work import load_data
 from pmpjax.runs import stored_config
@@ -50,12 +50,12 @@ def check_scores(out: Path, *, documents: int = 300, pairs: int = 256) -> dict[s
 
 
 def random_scores(config: PDSConfig, data: Prepared, scorer: Any, count: int) -> np.ndarray:
-    """The scorer's word on `count` documents of uniformly random tokens, as long as the corpus's: [count]."""
+    """The scorer's predictions for `count` documents of uniformly random tokens, as long as the corpus's: [count]."""
     generator = stage_generator(config.seed, "checks", "random")
     sizes = generator.choice(data.documents.n_tokens, count)
-    rows = random_documents(data, sizes, generator)
+    rows, document = random_documents(data, sizes, generator)
     names = np.array([f"random-{index}" for index in range(count)], object)
-    shard = Shard(rows.tokens, rows.lengths, rows.document, names, 0)
+    shard = Shard(rows.tokens, rows.lengths, document, names, 0)
     table = score_shard(config.scorer_model.decoder(data.vocabulary), scorer, shard, config.score)
     return np.asarray(table["score"])
 
@@ -66,21 +66,17 @@ def shuffled_scores(config: PDSConfig, data: Prepared, proxy: WarmStart, count: 
     The sweep is the stage solve's own: same instances, batches and dev rows.
     """
     generator = stage_generator(config.seed, "checks", "shuffled")
-    long = np.flatnonzero(data.test_lengths >= config.solve.minimum_tokens)
+    long = np.flatnonzero(data.test.lengths >= config.solve.minimum_tokens)
     rows = np.sort(generator.permutation(long)[:count])
-    tokens, lengths = data.test_rows[rows], data.test_lengths[rows]
+    tokens, lengths = data.test.tokens[rows], data.test.lengths[rows]
     shuffled = tokens.copy()
     for row, length in zip(shuffled, lengths, strict=True):
         generator.shuffle(row[:length])
-    proxy_set = draw_instances(config.solve, data, config.seed)
-    instances = Rows(data.source_rows[proxy_set], data.source_lengths[proxy_set])
     decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-    steps, dev, _, beside = plan(config.solve, decoder, data, proxy, instances, config.seed)
-    # The proxy set is among what is evaluated: its spread is the scale on which worths along two runs are added.
-    together = Rows(
-        np.concatenate([instances.tokens, tokens, shuffled]), np.concatenate([instances.lengths, lengths, lengths])
-    )
-    weights = pmp.uniform(len(proxy_set))
-    solved = score_instances(config.solve, decoder, proxy, steps, together, weights=weights, dev=dev, beside=beside)
-    scores = instance_scores(solved)[len(proxy_set) :]
-    return scores[: len(rows)], scores[len(rows) :]
+    everything = setting(config.solve, Proxy(decoder, proxy), data, config.seed)
+    *before, last = config.solve.trajectories
+    run = inner_run(everything, last, algorithm_1(everything, before))
+    # The proxy set is scored as well: its spread is the scale on which scores along two runs are added.
+    others = Rows(np.concatenate([tokens, shuffled]), np.concatenate([lengths, lengths]))
+    scores = instance_scores(solve_at(everything, last, run, pmp.uniform(len(run.members)), others))
+    return scores[-2 * len(rows) : -len(rows)], scores[-len(rows) :]

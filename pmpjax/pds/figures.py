@@ -1,4 +1,4 @@
-"""The figures of the report beside the loss curves."""
+"""The figures of the report, the loss curves apart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def draw_scores(scores: np.ndarray, selected: np.ndarray, costate_norms: Sequenc
         clipped = np.clip(scores, edges[0], edges[-1])
         left.hist(clipped, edges, color="#b8b8b8", label="all documents")
         left.hist(clipped[selected], edges, color=COLOURS[0], alpha=0.8, label="selected")
-        left.set_xlabel("score (worth, standardised)")
+        left.set_xlabel("score, standardised")
         left.set_ylabel("documents")
         left.legend(loc="upper right")
         right.plot(np.arange(len(costate_norms)), costate_norms)

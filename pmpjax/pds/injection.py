@@ -1,20 +1,21 @@
-"""A source with noise in it: do the proxy, the sweep and the scorer find documents that are worth nothing?"""
+"""A source with noise in it: how low do the sweep, the scorer and the baselines rank documents of random tokens?"""
 
-import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from pmpjax.data import Prepared, document_rows
-from pmpjax.data.rows import Rows
+from pmpjax.data import Prepared, Rows, document_rows
 from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.pipeline import STAGES
 from pmpjax.pds.stages.evaluate import METHOD
-from pmpjax.pds.table import STAGES
 from pmpjax.pds.work import Work, load_data
-from pmpjax.runs import open_run, stored_config
+from pmpjax.runs import stored_config
+from pmpjax.runs.pipeline import Pipeline
 from pmpjax.runs.seeds import stage_generator
 
 COMMAND = "pds noise"
@@ -35,15 +36,15 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
     generator = stage_generator(seed, "noise")
     sizes = generator.permutation(table.n_tokens)
     sizes = sizes[: int(np.searchsorted(sizes.cumsum(), share * table.n_tokens.sum())) + 1]
-    rows = random_documents(prepared, sizes, generator)
-    counts = np.bincount(rows.document)
+    rows, document = random_documents(prepared, sizes, generator)
+    counts = np.bincount(document)
     names = np.array([f"noise-{index}" for index in range(len(sizes))], object)
     added = table._replace(
         ids=names,
         origins=names,
         n_bytes=np.zeros_like(sizes),
         n_tokens=sizes,
-        first_row=len(prepared.source_rows) + np.cumsum(counts) - counts,
+        first_row=len(prepared.source.tokens) + np.cumsum(counts) - counts,
         n_rows=counts,
     )
     columns = {
@@ -53,15 +54,16 @@ def with_noise(prepared: Prepared, share: float, seed: int) -> Prepared:
     }
     return prepared._replace(
         documents=table._replace(**columns),
-        source_rows=np.concatenate([prepared.source_rows, rows.tokens]),
-        source_lengths=np.concatenate([prepared.source_lengths, rows.lengths]),
-        source_document=np.concatenate([prepared.source_document, rows.document + np.int32(len(table.ids))]),
+        source=jax.tree.map(lambda *leaves: np.concatenate(leaves), prepared.source, rows),
+        source_document=np.concatenate([prepared.source_document, document + np.int32(len(table.ids))]),
     )
 
 
-def random_documents(prepared: Prepared, sizes: Int[np.ndarray, " documents"], generator: np.random.Generator) -> Rows:
-    """Documents of so many tokens each, of which the last is the end-of-document token and the others are uniform."""
-    end, length = prepared.end_of_document, prepared.source_rows.shape[1]
+def random_documents(
+    prepared: Prepared, sizes: Int[np.ndarray, " documents"], generator: np.random.Generator
+) -> tuple[Rows, np.ndarray]:
+    """Documents of so many tokens each, the last of them end of document, the others uniform; see `document_rows`."""
+    end, length = prepared.end_of_document, prepared.source.tokens.shape[1]
     ids = np.delete(np.arange(prepared.vocabulary), end)
     return document_rows([np.append(generator.choice(ids, size - 1), end) for size in sizes], length, end)
 
@@ -70,7 +72,7 @@ class NoiseRanks(NamedTuple):
     """Where documents of noise lie among those of the source.
 
     documents: of noise. in_lowest_third: share of them with a score below the lowest third of the source's. median,
-    highest: of the share of the source's documents that a document of noise is above.
+    highest: of the share of the source's documents that a document of noise scores above.
     """
 
     documents: int
@@ -82,8 +84,8 @@ class NoiseRanks(NamedTuple):
 def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str, NoiseRanks]:
     """Where each method of the run `out` ranks noise that lies in the source from the beginning.
 
-    Proxy, sweep, scorer and the run's rivals are made anew, in the run directory `folder`, from the source of `out` and
-    noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
+    The stages from proxy to score, and the run's baselines, are built again in the run directory `folder`, from the
+    source of `out` and noise of `share` of its tokens (`with_noise`); a killed check goes on where it stopped.
 
     Returns:
         the ranks of noise by method, PDS first.
@@ -96,18 +98,16 @@ def check_injected(out: Path, folder: Path, *, share: float = 0.01) -> dict[str,
         raise ValueError(f"{out} has no stage prepare; run `pmpjax pds prepare --out {out}` first")
     clean = load_data(out / "prepare")
     noisy = with_noise(clean, share, config.seed)
-    folders = {"prepare": out / "prepare"}
-    with open_run(folder, COMMAND, {**deciding(config), "share": share}) as at:
-        for name in ("proxy", "solve", "fit", "score", *(["rivals"] if config.rivals else [])):
-            stage = STAGES[name]
-            folders[name] = at.stage(
-                name,
-                lambda place, stage=stage: stage.build(_Noisy(config, place, dict(folders), {}, noisy)),
-                config=stage.decided(config),
-                inputs={other: folders[other] for other in stage.inputs},
-            )
+    pipeline = Pipeline(
+        COMMAND,
+        {name: STAGES[name] for name in ("proxy", "solve", "fit", "score", "baselines")},
+        functools.partial(Work, source=noisy),
+        lambda config: {**deciding(config), "share": share},
+    )
+    with pipeline.open(config, folder, given={"prepare": out / "prepare"}) as running:
+        folders = running.build_all()
     scores = {METHOD: folders["score"] / "scores.parquet"}
-    scores |= {name: folders["rivals"] / f"{name}.parquet" for name in config.rivals}
+    scores |= {name: folders["baselines"] / f"{name}.parquet" for name in config.baselines}
     return {name: noise_ranks(_column(path), len(clean.documents.ids)) for name, path in scores.items()}
 
 
@@ -121,17 +121,6 @@ def noise_ranks(scores: Float[np.ndarray, " documents"], clean: int) -> NoiseRan
     above = np.searchsorted(source, noise) / clean
     lowest = float(np.mean(noise < np.quantile(source, 1 / 3)))
     return NoiseRanks(len(noise), lowest, float(np.median(above)), float(above.max()))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Noisy(Work):
-    """A stage's view of a run whose source is another one than `prepare` left."""
-
-    source: Prepared
-
-    @property
-    def data(self) -> Prepared:
-        return self.source
 
 
 def _column(path: Path) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Where documents come from, in a few groups."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from pmpjax.data import DocumentTable
+from pmpjax.data.origins import parse_origin
 
 
 def origin_group(origin: str) -> str:
@@ -13,10 +15,18 @@ def origin_group(origin: str) -> str:
     >>> origin_group("scipy:docstring:scipy.stats.norm"), origin_group("notes/a.txt:3")
     ('docstring', 'txt')
     """
-    parts = origin.split(":")
-    if len(parts) >= 3:
-        return parts[1]
-    return Path(parts[0]).suffix.removeprefix(".") or "other"
+    return parse_origin(origin).kind
+
+
+def origin_groups(origins: Sequence[str] | np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, " documents"]]:
+    """The names of all groups in alphabetical order, and the number of each document's group among them.
+
+    >>> names, group = origin_groups(["b.txt:1", "a.md:1", "c.txt:1"])
+    >>> names.tolist(), group.tolist()
+    (['md', 'txt'], [1, 0, 1])
+    """
+    names, group = np.unique([origin_group(origin) for origin in origins], return_inverse=True)
+    return names, group.astype(np.int64)
 
 
 def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[str, float]]:
@@ -24,14 +34,11 @@ def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[
 
     A document that is `selected` several times counts as often.
     """
-    groups = np.array([origin_group(origin) for origin in table.origins])
-    chosen = table.n_tokens * np.bincount(selected, minlength=len(groups))
-    total, kept = float(table.n_tokens.sum()), float(chosen.sum())
+    names, group = origin_groups(table.origins)
+    chosen = table.n_tokens * np.bincount(selected, minlength=len(group))
+    source, selection = (np.bincount(group, tokens) / float(tokens.sum()) for tokens in (table.n_tokens, chosen))
     shares = {
-        str(name): {
-            "source": float(table.n_tokens[groups == name].sum() / total),
-            "selection": float(chosen[groups == name].sum() / kept),
-        }
-        for name in np.unique(groups)
+        str(name): {"source": float(of_source), "selection": float(of_selection)}
+        for name, of_source, of_selection in zip(names, source, selection, strict=True)
     }
     return dict(sorted(shares.items(), key=lambda item: -item[1]["source"]))

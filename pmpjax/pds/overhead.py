@@ -1,4 +1,4 @@
-"""What choosing the data costs beside training on it: FLOPs of each stage, on paper."""
+"""What choosing the data costs, compared with training on it: FLOPs of each stage, on paper."""
 
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ from pmpjax.pds.stages.evaluate import METHOD
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig
@@ -27,7 +27,7 @@ _SMALL = PDSConfig(
     model=ModelConfig("small"),
     prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
@@ -41,7 +41,7 @@ _NOTEBOOK = PDSConfig(
     solve=SolveConfig(batch=32, chunk=256),
     fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
     score=ScoreConfig(batch=512),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, batch=32, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=50),
 )
 
@@ -71,8 +71,8 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             instances=163_840,
             steps=100,
             batch=256,
-            rule="sgd",
-            along="source",
+            inner_optimizer="sgd",
+            trajectory="source",
             learning_rate=0.008,
             dev_batch=None,
             every=10,
@@ -87,7 +87,7 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, schedule="cosine"),
             save_every=200,
         ),
-        score=ScoreConfig(batch=2048, shard=65_536, worth="predicted"),
+        score=ScoreConfig(batch=2048, shard=65_536, known_rows="predicted"),
         select=SelectConfig(ratio=0.4, temperature=0.1),
         pretrain=PretrainConfig(
             steps=100_000,
@@ -111,12 +111,12 @@ PRESETS: dict[str, PDSConfig] = {
     "paper-1.7b": _paper("1.7b", 2e-4, 32),
 }
 """Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
-the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+the hyperparameters of PDS (arXiv 2410.07064) and need the machines of `PLACEMENTS`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run would take place, and what is assumed to tell its cost.
+    """Where a run would take place, and what is assumed for its cost.
 
     Attributes:
         hardware: KIND-COUNT of `pmpjax.costs.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.

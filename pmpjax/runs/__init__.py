@@ -11,8 +11,11 @@ from pmpjax.runs.directory import open_run as open_run
 from pmpjax.runs.directory import versions as versions
 from pmpjax.runs.files import atomic as atomic
 from pmpjax.runs.files import read_arrays as read_arrays
+from pmpjax.runs.files import read_json as read_json
+from pmpjax.runs.files import read_table as read_table
 from pmpjax.runs.files import write_arrays as write_arrays
 from pmpjax.runs.files import write_json as write_json
+from pmpjax.runs.files import write_table as write_table
 from pmpjax.runs.files import write_text as write_text
 from pmpjax.runs.lock import RunError as RunError
 
@@ -23,9 +26,12 @@ __all__ = [
     "fingerprint",
     "open_run",
     "read_arrays",
+    "read_json",
+    "read_table",
     "stored_config",
     "versions",
     "write_arrays",
     "write_json",
+    "write_table",
     "write_text",
 ]

@@ -1,12 +1,12 @@
 """The config that a run directory was begun with, as the dataclass that it was."""
 
 import dataclasses
-import json
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pmpjax.runs.files import read_json
 from pmpjax.runs.lock import RunError
 
 Config = TypeVar("Config")
@@ -22,7 +22,7 @@ def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
     if not path.is_file():
         return None
     try:
-        return restore(kind, json.loads(path.read_text(encoding="utf-8"))["config"])
+        return restore(kind, read_json(path)["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} holds no {kind.__name__} of this version ({error}); begin a new run in another folder"

@@ -1,12 +1,11 @@
 """Rows in chunks, documents from rows."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pmpjax.baselines.instances import document_scores, in_chunks, mean_gradient, row_values
-from pmpjax.models import Rows
+from pmpjax.baselines.instances import document_scores, row_values
+from pmpjax.data import Rows
 
 
 def test_values_of_rows_do_not_depend_on_the_chunk():
@@ -18,12 +17,12 @@ def test_values_of_rows_do_not_depend_on_the_chunk():
 
 def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowest_score(setting):
     prepared = setting.prepared
-    lengths = prepared.source_lengths.copy()
+    lengths = prepared.source.lengths.copy()
     lengths[prepared.source_document == 5] = 1
-    prepared = prepared._replace(source_lengths=lengths)
+    prepared = prepared._replace(source=prepared.source._replace(lengths=lengths))
     values = np.random.default_rng(0).normal(size=len(lengths))
     values[lengths == 1] = np.nan  # no label, no weight
-    found = np.asarray(document_scores(prepared, values, "method", "mend"))
+    found = np.asarray(document_scores(prepared, values, "method", "hint"))
     for document in set(range(40)) - {5}:
         rows = np.flatnonzero(prepared.source_document == document)
         labels = np.concatenate([np.full(lengths[row] - 1, values[row]) for row in rows])
@@ -31,13 +30,4 @@ def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowes
     assert found[5] == np.delete(found, 5).min()
     values[np.flatnonzero(prepared.source_document == 7)[0]] = np.inf
     with pytest.raises(ValueError, match="method: 1 of 40 scores are not finite, the first of document document-7"):
-        document_scores(prepared, values, "method", "mend")
-
-
-def test_the_gradient_in_chunks_is_that_of_the_whole_set(setting):
-    rows = setting.dev_rows()
-    whole = setting.gradient(setting.params, rows)
-    found = jax.jit(lambda p: mean_gradient(setting.decoder, p, in_chunks(rows, 5)))(setting.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, whole)
-    with pytest.raises(ValueError, match="chunk is 0"):
-        in_chunks(rows, 0)
+        document_scores(prepared, values, "method", "hint")

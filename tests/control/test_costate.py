@@ -265,7 +265,7 @@ def test_the_final_state_is_the_trained_one(float64, adjoint):
 def test_float32_products_are_traced_at_full_precision():
     """On accelerators the default is bfloat16 or TF32. A user's plain losses, the Learning Law's and README's."""
     plant = small(6, dtype=np.float32)
-    law = problems.PerceptronProblem(dimension=8, train=16, dev=16, test=1, holdout=1, steps=6)
+    law = problems.PerceptronProblem(dimension=8, train=16, dev=16, test=1, steps=6)
     drawn = problems.draw(law, seed=0)
     perceptron = problems.control_problem(law, drawn)
     sweeps = {

@@ -10,16 +10,16 @@ from pmpjax.data import packed_rows
 from pmpjax.pds import run_stage
 from pmpjax.pds.injection import check_injected, noise_ranks, with_noise
 from pmpjax.runs import RunError
-from tests.pds.synthetic import END, LENGTH, VOCABULARY, prepared_corpus, write_texts
+from tests.corpora import END, LENGTH, VOCABULARY, prepared_corpus, write_sources
 from tests.pds.test_pipeline import config
 
 
 def test_noise_lies_behind_the_source_and_is_uniform(tmp_path):
     clean = prepared_corpus(tmp_path, documents=400)
     noisy = with_noise(clean, 0.5, seed=0)
-    table, before, rows = noisy.documents, len(clean.documents.ids), len(clean.source_rows)
-    for field in ("source_rows", "source_lengths", "source_document"):
-        old, new = getattr(clean, field), getattr(noisy, field)
+    table, before, rows = noisy.documents, len(clean.documents.ids), len(clean.source.tokens)
+    parts = ((*data.source[:2], data.source_document) for data in (clean, noisy))
+    for old, new in zip(*parts, strict=True):
         np.testing.assert_array_equal(new[:rows], old)
         assert new.dtype == old.dtype
     assert len(set(table.ids)) == len(table.ids) > before
@@ -29,18 +29,18 @@ def test_noise_lies_behind_the_source_and_is_uniform(tmp_path):
     # The invariants of a prepared source, which the stages rely on.
     np.testing.assert_array_equal(np.bincount(noisy.source_document), table.n_rows)
     np.testing.assert_array_equal(np.cumsum(table.n_rows) - table.n_rows, table.first_row)
-    np.testing.assert_array_equal(np.bincount(noisy.source_document, noisy.source_lengths), table.n_tokens)
+    np.testing.assert_array_equal(np.bincount(noisy.source_document, noisy.source.lengths), table.n_tokens)
     for document in range(before, len(table.ids)):
         own = noisy.source_document == document
-        tokens = noisy.source_rows[own][np.arange(LENGTH) < noisy.source_lengths[own][:, None]]
+        tokens = noisy.source.tokens[own][np.arange(LENGTH) < noisy.source.lengths[own][:, None]]
         assert tokens[-1] == END and END not in tokens[:-1]
-    stream, lengths = packed_rows(noisy, np.arange(before, len(table.ids)))
-    tokens = stream[np.arange(LENGTH) < lengths[:, None]]
+    packed = packed_rows(noisy, np.arange(before, len(table.ids)))
+    tokens = packed.tokens[np.arange(LENGTH) < packed.lengths[:, None]]
     counts = np.bincount(tokens[tokens != END], minlength=VOCABULARY)[1:]
     expected = counts.sum() / len(counts)
     # Chi-square of 22 degrees of freedom: 48 has probability 1e-3, and the draw is always the same.
     assert np.sum((counts - expected) ** 2 / expected) < 48
-    assert (with_noise(clean, 0.5, seed=1).source_rows[rows:][:20] != noisy.source_rows[rows:][:20]).any()
+    assert (with_noise(clean, 0.5, seed=1).source.tokens[rows:][:20] != noisy.source.tokens[rows:][:20]).any()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
@@ -50,10 +50,9 @@ def test_a_share_that_is_none_is_refused(tmp_path, share):
 
 
 @pytest.mark.slow
-def test_stages_and_rivals_are_asked_anew(tmp_path):
-    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
-        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
-    settings = dataclasses.replace(config(tmp_path), rivals=("dsir",))
+def test_stages_and_baselines_score_the_noise(tmp_path):
+    write_sources(tmp_path)
+    settings = dataclasses.replace(config(tmp_path), baselines=("dsir",))
     out, folder = tmp_path / "run", tmp_path / "noise"
     with pytest.raises(ValueError, match="has no stage prepare"):
         check_injected(out, folder, share=0.1)

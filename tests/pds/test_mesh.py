@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pds.synthetic import write_texts
+from tests.corpora import write_sources
 
 SCRIPT = """
 import dataclasses, sys
@@ -27,8 +27,7 @@ for stage in ("prepare", "proxy", "solve", "fit", "score"):
 
 @pytest.mark.slow
 def test_a_mesh_changes_nothing_but_rounding(tmp_path):
-    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
-        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
+    write_sources(tmp_path)
     found = {}
     for devices, axes in ((1, "1,1,1"), (4, "2,2,1")):
         out = tmp_path / axes.replace(",", "-")
@@ -36,10 +35,10 @@ def test_a_mesh_changes_nothing_but_rounding(tmp_path):
         line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(out), axes]
         done = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
-        worth = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
+        scores = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
         scores = np.asarray(pq.read_table(out / "score" / "scores.parquet")["score"])
         found[axes] = (
-            worth,
+            scores,
             scores,
             *(dict(np.load(out / name / "params.npz"))["trunk/embedding"] for name in ("proxy", "fit")),
         )

@@ -1,1 +1,1 @@
-"""Algorithm 1 of PDS: the problem of the proxy run, its batches, the sweep, the scores, the outer loop."""
+"""Algorithm 1 of PDS (`outer`) and its parts: config, the controlled system, batches, scores, diagnostics."""

@@ -1,125 +1,72 @@
-"""The run that a sweep goes back along: its instances, and the batches that the plant is trained on."""
+"""The instances of the proxy set, and the batches of a trajectory."""
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Float, Int
 
-import pmpjax as pmp
-from pmpjax.data import Prepared, batch_schedule
-from pmpjax.models import Decoder, Rows
-from pmpjax.pds.sweep.problem import SolveConfig, Step, check_health, score_instances
+from pmpjax.data import Prepared, Rows, batch_schedule
+from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import Step
 from pmpjax.runs.seeds import stage_generator, stage_seed
-from pmpjax.statistics import standardised
-from pmpjax.train.warm_start import WarmStart
 
 
-class Plan(NamedTuple):
-    """steps: leaves [T, ...]. dev: the whole dev split where the steps bring no dev rows. preview: for solve.json, what
-    the small sweep found whose weights the batches follow; None where they are drawn evenly. beside: that sweep's
-    direction, where the worths along both runs are added."""
+class Batches(NamedTuple):
+    """steps: leaves [T, ...]. dev: the whole dev split where the steps bring no dev rows, else None."""
 
     steps: Step
     dev: Rows | None
-    preview: dict[str, Any] | None
-    beside: PyTree | None
 
 
-def draw_instances(config: SolveConfig, prepared: Prepared, seed: int) -> np.ndarray:
+def draw_instances(config: SolveConfig, prepared: Prepared, seed: int) -> Int[np.ndarray, " instances"]:
     """Rows of the source for the proxy set: uniform, without replacement, among those long enough; ascending."""
-    long = np.flatnonzero(prepared.source_lengths >= config.minimum_tokens)
+    long = np.flatnonzero(prepared.source.lengths >= config.minimum_tokens)
     if not len(long):
         raise ValueError(
             f"no row of the source has {config.minimum_tokens} tokens, the longest has "
-            f"{int(prepared.source_lengths.max())}; lower --solve.minimum-tokens"
+            f"{int(prepared.source.lengths.max())}; lower --solve.minimum-tokens"
         )
     drawn = stage_generator(seed, "solve", "instances").permutation(long)[: config.instances]
     return np.sort(drawn)
 
 
-def plan(
-    config: SolveConfig,
-    decoder: Decoder,
-    prepared: Prepared,
-    proxy: WarmStart,
-    instances: Rows,
-    seed: int,
-    mesh: Mesh | None = None,
-) -> Plan:
-    """The batches of a sweep, drawn from `instances` evenly or, along the selection, in proportion to gamma.
+def draw_members(instances: int | None, size: int, seed: int) -> Int[np.ndarray, " members"]:
+    """So many of a proxy set of `size`, or all; ascending. More are the same ones and others.
 
-    gamma = proj_simplex((1 + rate z) / P) on P of the instances: z are their worths by a first, small sweep along
-    text as it comes. This is one iteration of the outer loop on a small proxy set. Pontryagin's conditions are about
-    the optimal run, whose batches are drawn as the optimal weights say. Along text as it comes the worths are those of
-    a run that nobody wants: where its step does harm whatever makes it shorter is of worth, random tokens too.
-
-    Raises:
-        SweepError: when the first sweep's costate is not finite or grew too much.
-
-    Source: PDS (arXiv 2410.07064), Algorithm 1, its outer loop and projection.
+    >>> few, more = draw_members(3, 10, seed=0), draw_members(6, 10, seed=0)
+    >>> set(few) < set(more), draw_members(None, 4, seed=0).tolist()
+    (True, [0, 1, 2, 3])
     """
-    if config.along == "source":
-        return Plan(*draw_steps(config, prepared, instances, seed), None, None)
-    pool = stage_generator(seed, "solve", "pool").permutation(len(instances.tokens))
-    pool = np.sort(pool[: config.pool_size])
-    few = Rows(instances.tokens[pool], instances.lengths[pool])
-    once = dataclasses.replace(config, every=None, outer_steps=1)
-    steps, dev = draw_steps(once, prepared, few, seed)
-    found = score_instances(once, decoder, proxy, steps, few, dev=dev, mesh=mesh)
-    check_health(once, proxy.optimizer, found.sweep)
-    weights = np.asarray(pool_weights(np.asarray(found.scores, np.float64), config.pool_rate), np.float64)
-    drawn = drawn_in_proportion(weights, config.steps * config.batch, stage_generator(seed, "solve", "selection"))
-    preview = {
-        "instances": len(pool),
-        "area_under_curve": float(found.sweep.value),
-        "in_use": float(np.mean(weights > 0)),
-        "effective_instances": float(1 / np.sum(np.square(weights))),
-    }
-    index = pool[drawn].reshape(config.steps, config.batch).astype(np.int32)
-    beside = found.direction if config.adds else None
-    return Plan(*draw_steps(config, prepared, instances, seed, index), preview, beside)
+    return np.sort(stage_generator(seed, "solve", "pool").permutation(size)[:instances])
 
 
-def draw_steps(
+def draw_batches(
     config: SolveConfig,
     prepared: Prepared,
     instances: Rows,
     seed: int,
     index: Int[np.ndarray, "steps batch"] | None = None,
-) -> tuple[Step, Rows | None]:
-    """The batches of a sweep, of the instances `index` or evenly of all; the whole dev split where they bring no dev
-    rows."""
+) -> Batches:
+    """The batches of a trajectory: of the instances `index`, or evenly of all; and the rows of the desired loss."""
     if index is None:
         order = stage_seed(seed, "solve", "order")
         index = batch_schedule(len(instances.tokens), config.steps, config.batch, seed=order)
     train = Rows(instances.tokens[index], instances.lengths[index])
-    everything = Rows(prepared.dev_rows, prepared.dev_lengths)
+    everything = prepared.dev
     if config.dev_batch is None:
-        return Step(train, index, None), everything
+        return Batches(Step(train, index, None), everything)
     dev = batch_schedule(
-        len(prepared.dev_rows), config.steps, config.dev_batch, seed=stage_seed(seed, "solve", "dev order")
+        len(prepared.dev.tokens), config.steps, config.dev_batch, seed=stage_seed(seed, "solve", "dev order")
     )
-    return Step(train, index, Rows(everything.tokens[dev], everything.lengths[dev])), None
+    return Batches(Step(train, index, Rows(everything.tokens[dev], everything.lengths[dev])), None)
 
 
-def pool_weights(scores: Float[np.ndarray, " pool"], rate: float) -> Float[Array, " pool"]:
-    """gamma = proj_simplex((1 + rate z) / P): z: scores, `standardised`. Uniform for equal ones.
-
-    >>> np.asarray(pool_weights(np.array([1.0, 2.0, 3.0, 4.0]), 1.0)).astype(np.float64).round(2).tolist()
-    [0.0, 0.11, 0.33, 0.56]
-    """
-    return pmp.prox.simplex(jnp.asarray((1 + rate * standardised(scores)) / len(scores)), 1.0)
-
-
-def drawn_in_proportion(
-    weights: Float[np.ndarray, " pool"], count: int, generator: np.random.Generator
+def draw_by_weight(
+    weights: Float[np.ndarray, " members"], count: int, generator: np.random.Generator
 ) -> Int[np.ndarray, " count"]:
     """`count` indices in a random order, each as often as count times its share of the weights, rounded down or up.
 
-    >>> np.sort(drawn_in_proportion(np.array([0.5, 0.0, 0.25, 0.25]), 4, np.random.default_rng(0))).tolist()
+    >>> np.sort(draw_by_weight(np.array([0.5, 0.0, 0.25, 0.25]), 4, np.random.default_rng(0))).tolist()
     [0, 0, 2, 3]
     """
     ends = np.cumsum(weights) / np.sum(weights)

@@ -1,4 +1,4 @@
-"""The stage solve: what it finds on two languages, and what it refuses (its identities: test_identities.py)."""
+"""The stage solve: what it finds on two languages, and what it refuses (its loop: sweep/test_outer.py)."""
 
 import dataclasses
 import json
@@ -10,19 +10,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, Rows, example_losses, initialise
-from pmpjax.pds.stages.solve import build_solve, draw_instances, sweep_flops
-from pmpjax.pds.sweep.problem import SolveConfig, SweepError
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, example_losses, initialise
+from pmpjax.pds.stages.solve import build_solve, sweep_flops
+from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.diagnostics import SweepError
+from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus, warm_start
 
 CONFIG = SolveConfig(
     instances=40,
     minimum_tokens=6,
     steps=6,
     batch=3,
-    rule="sgd",
-    along="source",
+    inner_optimizer="sgd",
+    trajectory="source",
     learning_rate=0.3,
     dev_batch=4,
     every=1,
@@ -34,18 +37,19 @@ MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 def solve_in(folder, config):
     prepared = prepared_corpus(folder)
     decoder = Decoder(MODEL.decoder(VOCABULARY))
-    params = initialise(decoder, jax.random.key(0), prepared.source_rows[:1])
-    build_solve(config, MODEL, prepared, warm_start(params), 0, folder, Recorder())
+    params = initialise(decoder, jax.random.key(0), prepared.source.tokens[:1])
+    build_solve(config, Proxy(decoder, warm_start(params)), prepared, 0, folder, Recorder())
     return prepared
 
 
-def test_instances_of_the_targets_language_are_worth_more(tmp_path):
+def test_instances_of_the_targets_language_score_higher(tmp_path):
     prepared = solve_in(tmp_path, dataclasses.replace(CONFIG, every=2))
     table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
-    worth, good = np.array(table["score"]), np.array(table["document"]) % 2 == 0
-    assert np.mean(worth[good][:, None] > worth[~good][None, :]) > 0.9  # the area under the ROC curve
+    score, good = np.array(table["score"]), np.array(table["document"]) % 2 == 0
+    assert np.mean(score[good][:, None] > score[~good][None, :]) > 0.9  # the area under the ROC curve
+    assert table["score"] == table["last_score"], "along one trajectory alone"
     rows = np.array(table["row"])
-    assert (prepared.source_lengths[rows] >= CONFIG.minimum_tokens).all()
+    assert (prepared.source.lengths[rows] >= CONFIG.minimum_tokens).all()
     assert len(set(rows)) == len(rows) == 40
     assert table["id"] == list(prepared.documents.ids[prepared.source_document[rows]])
     facts = json.loads((tmp_path / "solve.json").read_text())
@@ -56,7 +60,7 @@ def test_instances_of_the_targets_language_are_worth_more(tmp_path):
     assert facts["over_time"]["evaluated"] == 3
     estimator = facts["batch_estimator"]
     assert estimator["met"] == 18 and -1 <= estimator["spearman"] <= 1 and estimator["residual"] > 0
-    assert facts["short_rows_left_out"] == int((prepared.source_lengths < 6).sum())
+    assert facts["short_rows_left_out"] == int((prepared.source.lengths < 6).sum())
 
 
 def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_path):
@@ -73,17 +77,11 @@ def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_
 
 
 @pytest.mark.parametrize("rate", [1e20, 40.0])
-def test_a_plant_that_explodes_is_refused_and_the_message_says_lower_the_rate(tmp_path, rate):
+def test_an_inner_run_that_explodes_is_refused_and_the_message_says_lower_the_rate(tmp_path, rate):
     config = dataclasses.replace(CONFIG, learning_rate=rate, steps=12, largest_growth=1e3)
     with pytest.raises(SweepError, match=rf"Lower --solve.learning-rate \(now {re.escape(f'{rate:g}')}\)"):
         solve_in(tmp_path, config)
     assert not (tmp_path / "scores.parquet").exists()
-
-
-def test_a_source_of_short_rows_is_refused_with_its_longest(tmp_path):
-    prepared = prepared_corpus(tmp_path)
-    with pytest.raises(ValueError, match=r"--solve.minimum-tokens"):
-        draw_instances(dataclasses.replace(CONFIG, minimum_tokens=99), prepared, 0)
 
 
 @pytest.mark.parametrize("directions", [1, 2])
@@ -94,13 +92,13 @@ def test_an_instance_costs_what_the_compiled_jvp_does(directions):
     losses = example_losses(decoder)
     along = jax.tree.map(lambda leaf: jnp.stack([leaf] * directions), params)
 
-    def worths(params, along):
+    def scores(params, along):
         return jax.vmap(lambda one: jax.jvp(lambda p: losses(p, rows), (params,), (one,))[1])(along)
 
     def counted(function, *arguments):
         return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
-    passes = counted(worths, params, along) / counted(lambda p: losses(p, rows), params)
+    passes = counted(scores, params, along) / counted(lambda p: losses(p, rows), params)
     config = dataclasses.replace(CONFIG, every=None)
     expected = [sweep_flops(config, count, 1, 4, lambda rows: rows, directions) for count in (0, 1)]
     assert passes == pytest.approx(expected[1] - expected[0], rel=0.05)

@@ -1,0 +1,122 @@
+"""A receding horizon: selections on the way, whatever stops it, and whether they pay."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pmpjax.pds import PDSConfig
+from pmpjax.pds.config import TextConfig
+from pmpjax.pds.pipeline import STAGES
+from pmpjax.pds.stages import receding
+from pmpjax.pds.stages.pretrain import PretrainConfig, build_pretrain, load_curves
+from pmpjax.pds.stages.select import SelectConfig
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.runs import read_json
+from pmpjax.runs.pipeline import Context
+from pmpjax.scoring.regressor import FitConfig
+from pmpjax.train import OptimizerConfig
+from pmpjax.train.model import ModelConfig
+from tests.corpora import Recorder, prepared_corpus
+
+RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=3)
+CONFIG = PDSConfig(
+    receding_horizon=8,
+    prepare=TextConfig(length=12),
+    model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
+    solve=SolveConfig(instances=48, minimum_tokens=4, steps=4, batch=8, dev_batch=8),
+    fit=FitConfig(batch=8, optimizer=RATE),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=("pds",)),
+    pretrain=PretrainConfig(
+        steps=16, batch=4, optimizer=RATE, evaluate_every=4, dev_rows=8, test_rows=8, final_rows=16, save_every=4
+    ),
+)
+FIRST = {0: np.arange(0, 60, 2)}
+NAME = ("pds-receding", 0)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepared_corpus(tmp_path_factory.mktemp("corpus"), documents=80)
+
+
+def build(config, stages, prepared, folder, bar=None):
+    receding.build_receding(config, FIRST, stages, Context(folder, prepared, 0, bar or Recorder()))
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_a_kill_in_a_selection(prepared, tmp_path, monkeypatch):
+    """Two halves of 8 steps, selected again between them from half of the tokens."""
+    asked = []
+
+    def fit(work):
+        asked.append(work.name)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        STAGES["fit"].build(work)
+
+    stages = {"solve": STAGES["solve"], "fit": STAGES["fit"]._replace(build=fit), "score": STAGES["score"]}
+    with pytest.raises(KeyboardInterrupt):
+        build(CONFIG, stages, prepared, tmp_path)
+    again = tmp_path / "work-0" / "step-00000008"
+    kept = (again / "solve" / "scores.parquet").stat().st_mtime_ns
+    assert sorted(path.name for path in again.iterdir()) == ["fit.partial", "solve"]
+    monkeypatch.setattr(receding.shutil, "rmtree", lambda *_, **__: None)
+    bar = Recorder()
+    build(CONFIG, stages, prepared, tmp_path, bar)
+    assert bar.done == CONFIG.pretrain.all_steps == 20
+    assert (again / "solve" / "scores.parquet").stat().st_mtime_ns == kept
+    selected = read_json(again / "select" / "select.json")
+    assert 0.15 < selected["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
+    found = load_curves(tmp_path, [NAME])[NAME]
+    assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16
+    assert found["decayed_test"] != found["test"][-1] < found["test"][0]
+    facts = read_json(tmp_path / "receding.json")
+    seconds = [read_json(again / name / "manifest.json")["seconds"] for name in (*stages, "select")]
+    flops = [read_json(again / name / f"{name}.json")["flops"] for name in stages]
+    assert facts["selections"] == 1 and facts["selection_flops"] == sum(flops) > 0
+    assert facts["selection_seconds"] == pytest.approx(sum(seconds))
+
+    ordinary = tmp_path / "ordinary"
+    ordinary.mkdir()
+    whole = dataclasses.replace(CONFIG.pretrain, steps=8, decay=0.0)
+    build_pretrain(whole, CONFIG.model, {("pds", 0): FIRST[0]}, Context(ordinary, prepared, 0, Recorder()))
+    before = load_curves(ordinary, [("pds", 0)])["pds", 0]
+    np.testing.assert_allclose(found["test"][:3], before["test"], rtol=1e-6)  # until then it is the ordinary run
+    np.testing.assert_allclose(found["train"][:8], before["train"], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_selection_after_the_decay_branch_has_left_changes_no_state_that_it_left_with(
+    prepared, tmp_path, monkeypatch
+):
+    """The branch leaves at step 8, a selection is made at 12: the branch has its data from there on, and no other."""
+    settings = dataclasses.replace(CONFIG.pretrain, decay=0.5)
+    asked, chosen = [], {4: np.arange(0, 40, 2), 8: np.arange(20, 60, 2), 12: np.arange(1, 60, 2)}
+
+    def select_again(config, model, seed, step, stages, at):
+        asked.append(step)
+        (at.folder / "select").mkdir(parents=True)
+
+    monkeypatch.setattr(receding, "select_again", select_again)
+    monkeypatch.setattr(receding, "load_selections", lambda folder: {NAME: chosen[int(folder.parent.name[5:])]})
+    monkeypatch.setattr(receding, "_cost", lambda *_: {"flops": 0.0, "seconds": 0.0})
+    build(dataclasses.replace(CONFIG, receding_horizon=4, pretrain=settings), {}, prepared, tmp_path)
+    found = load_curves(tmp_path, [NAME])[NAME]
+    assert asked == [4, 8, 12] and len(found["train"]) == 16
+    assert np.isfinite(found["decayed_test"]) and found["decayed_test"] != found["test"][-1]
+    assert not list(tmp_path.glob("*checkpoints"))
+
+
+def test_it_pays_when_it_is_better_after_the_steps_that_its_selections_cost():
+    steps = np.arange(0, 20, 4)
+    curves = {NAME: {"steps": steps, "test": np.linspace(5, 3, 5)}, ("pds", 0): {"test": np.full(5, 4.25)}}
+    judged = receding.at_equal_cost(CONFIG, curves, "pds", 4e6, 1e6)
+    assert judged["extra_steps"] == 4 and judged["steps"] == 12
+    assert judged["difference"]["values"] == pytest.approx([3.5 - 4.25])
+    assert receding.at_equal_cost(CONFIG, curves, "pds", 4e9, 1e6)["steps"] is None
+
+
+def test_a_horizon_between_two_measurements_is_refused():
+    with pytest.raises(ValueError, match=r"receding_horizon is 6, .*multiple of pretrain\.evaluate_every"):
+        dataclasses.replace(CONFIG, receding_horizon=6)

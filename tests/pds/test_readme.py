@@ -1,0 +1,31 @@
+"""The page of the room: every function that it names exists, and so does every option."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import pmpjax
+from pmpjax.pds.sweep.config import SolveConfig
+
+PAGE = (Path(pmpjax.__file__).parent / "pds" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(pmpjax(?:\.\w+)+)`", PAGE))))
+def test_a_name_of_the_page_is_one_of_the_package(name):
+    found = pmpjax
+    module = "pmpjax"
+    for part in name.split(".")[1:]:
+        module = f"{module}.{part}"
+        if not hasattr(found, part):
+            importlib.import_module(module)
+        found = getattr(found, part)
+    assert found.__doc__
+
+
+def test_the_options_of_the_page_are_fields_of_the_sweep():
+    options = set(re.findall(r"--solve\.([a-z-]+)", PAGE))
+    assert {option.replace("-", "_") for option in options} <= {each.name for each in dataclasses.fields(SolveConfig)}
+    assert len(options) > 8
