@@ -10,7 +10,7 @@ import pytest
 
 from pmpjax.pds.origins import origin_shares
 from pmpjax.pds.stages.report import ReportConfig, build_report
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 VERDICT = "selected data reaches the random run's final test loss in 200 of 400 steps (2.00x)"
 
