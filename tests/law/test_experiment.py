@@ -1,11 +1,6 @@
 """The experiment improves the policy, reports it truly, and resumes bit for bit."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +9,7 @@ import pytest
 from pmpjax.law import LawConfig, PerceptronProblem, optimise, run
 from pmpjax.law.experiment import setting
 from pmpjax.runs import RunError, read_arrays
+from tests.killing import kill, start
 
 SMALL = LawConfig(
     problem=PerceptronProblem(dimension=16, train=64, dev=32, test=32, steps=40, learning_rate=0.3),
@@ -121,13 +117,8 @@ run(SMALL, Path(sys.argv[1]))
 
 def test_killed_it_goes_on_bit_for_bit(whole, tmp_path):
     directory = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(directory)], cwd=os.getcwd())
-    resume, end = directory / "solve.partial" / "resume.npz", time.monotonic() + 60
-    while not resume.exists() and time.monotonic() < end:
-        time.sleep(0.001)  # polls the other process
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert resume.exists() and not (directory / "solve").exists(), "killed in the middle"
+    kill(start("-c", KILLED, directory), (directory / "solve.partial" / "resume.npz").exists)
+    assert not (directory / "solve").exists(), "killed in the middle"
     run(SMALL, directory)
     assert_same_run(whole[0], directory)
 

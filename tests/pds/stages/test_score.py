@@ -2,11 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +13,7 @@ from pmpjax.scoring.engine import computed_tokens, predict, score_shard
 from pmpjax.scoring.shards import prepared_shards
 from pmpjax.train.model import forward_flops
 from tests.corpora import LENGTH, Recorder, prepared_corpus
+from tests.killing import kill, start
 from tests.scoring.test_engine import CONFIG, DECODER, MODEL, scorer_params
 
 
@@ -120,14 +116,8 @@ build_score(CONFIG, MODEL, prepared, scorer_params(prepared), folder / "out", Sl
 def test_a_killed_process_leaves_whole_shards_and_the_same_result(corpus, whole, tmp_path):
     out = tmp_path / "out"
     for shards in (1, 3):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 120
-        while len(list((out / "shards").glob("rows-*.parquet"))) < shards:
-            assert process.poll() is None, process.communicate()[1].decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)  # polls the other process
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process = start("-c", SCRIPT, tmp_path)
+        kill(process, lambda shards=shards: len(list((out / "shards").glob("rows-*.parquet"))) >= shards)
         assert not (out / "score.json").exists()
     build_score(CONFIG, MODEL, *corpus, out, Recorder())
     assert (out / "scores.parquet").read_bytes() == (whole / "scores.parquet").read_bytes()
