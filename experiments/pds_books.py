@@ -18,8 +18,8 @@ from pathlib import Path
 from pmpjax.baselines.registry import BASELINES
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
-from pmpjax.pds.compare import comparison_table
-from pmpjax.pds.config import TextConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
+from pmpjax.pds.summary import comparison_table
 from pmpjax.runs.files import write_text
 
 TARGET = (
@@ -145,7 +145,7 @@ if __name__ == "__main__":
         target=str(texts / "target"),
         seeds=5,
         baselines=BASELINES,
-        prepare=TextConfig(budget=HALF),
+        prepare=PrepareConfig(budget=HALF),
     )
     metrics = run(config, out)
     for row in comparison_table(metrics["comparison"]):

@@ -8,8 +8,7 @@ target's test rows under the sweep. Ten minutes on two cores, more where the run
 import sys
 from pathlib import Path
 
-from pmpjax.pds.checks import check_scores
-from pmpjax.pds.injection import check_injected
+from pmpjax.pds.checks import check_injected, check_scores
 
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare")

@@ -48,19 +48,18 @@ import pmpjax as pmp
 from pmpjax.data import Budget, load_prepared
 from pmpjax.models import Decoder
 from pmpjax.pds import PDSConfig, run, run_stage
-from pmpjax.pds.config import TextConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig, load_proxy
 from pmpjax.pds.sweep.batches import draw_batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, initial_state, proxy_problem
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, initial_state, proxy_problem
 from pmpjax.pds.sweep.scores import score_instances
 from pmpjax.runs import read_arrays
 
 kinds = ("docstring", "code", "readme", "changelog", "licence", "data")
 few = Budget(**{kind: int(share_of_text * getattr(Budget(), kind)) for kind in kinds})
 config = PDSConfig(
-    prepare=TextConfig(budget=few),
+    prepare=PrepareConfig(budget=few),
     proxy=ProxyConfig(steps=proxy_steps),
     solve=SolveConfig(instances=proxy_set),
     pretrain=PretrainConfig(steps=steps),

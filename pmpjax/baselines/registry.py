@@ -130,6 +130,11 @@ def title(name: str) -> str:
     return REGISTRY[name].title if name in REGISTRY else name
 
 
+def uses_proxy(name: str) -> bool:
+    """Whether a baseline needs the proxy's training, whose cost then counts as its own."""
+    return any(baseline.uses_proxy for known, baseline in REGISTRY.items() if known == name)
+
+
 def check_baselines(names: Sequence[str]) -> None:
     """ValueError for a name that is none of `BASELINES`, with the nearest one, or that is there twice.
 

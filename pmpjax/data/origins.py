@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Int
+
 from pmpjax.data.documents import Document
+from pmpjax.data.prepared import DocumentTable
 
 KINDS = ("docstring", "code", "readme", "changelog", "licence", "data")
 """The kinds of harvested text."""
@@ -53,3 +57,29 @@ def by_kind(documents: Sequence[Document]) -> dict[str, dict[str, int]]:
         number[kind] += 1
         size[kind] += len(document.text.encode())
     return {kind: {"documents": number[kind], "bytes": size[kind]} for kind in sorted(number)}
+
+
+def origin_groups(origins: Sequence[str] | np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, " documents"]]:
+    """The names of all groups in alphabetical order, and the number of each document's group among them.
+
+    >>> names, group = origin_groups(["b.txt:1", "a.md:1", "c.txt:1"])
+    >>> names.tolist(), group.tolist()
+    (['md', 'txt'], [1, 0, 1])
+    """
+    names, group = np.unique([parse_origin(origin).kind for origin in origins], return_inverse=True)
+    return names, group.astype(np.int64)
+
+
+def origin_shares(table: DocumentTable, selected: np.ndarray) -> dict[str, dict[str, float]]:
+    """Share of the tokens of each group of origins in the source and in the selection, largest of the source first.
+
+    A document that is `selected` several times counts as often.
+    """
+    names, group = origin_groups(table.origins)
+    chosen = table.n_tokens * np.bincount(selected, minlength=len(group))
+    source, selection = (np.bincount(group, tokens) / float(tokens.sum()) for tokens in (table.n_tokens, chosen))
+    shares = {
+        str(name): {"source": float(of_source), "selection": float(of_selection)}
+        for name, of_source, of_selection in zip(names, source, selection, strict=True)
+    }
+    return dict(sorted(shares.items(), key=lambda item: -item[1]["source"]))

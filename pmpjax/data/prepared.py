@@ -1,5 +1,6 @@
 """A prepared corpus of rows on disk and as arrays: the contract between the data room and the stages of `pds`."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pmpjax.data.documents import Document, SourceError
 from pmpjax.data.rows import Rows, document_rows
 from pmpjax.data.storage import read_tokens
 from pmpjax.data.tokenizer import end_of_document, load_tokenizer
-from pmpjax.runs import atomic
+from pmpjax.runs import atomic, fingerprint
 
 
 class DocumentTable(NamedTuple):
@@ -143,3 +144,20 @@ def load_prepared(folder: Path | str) -> Prepared:
         end_of_document=end,
         counts=counts,
     )
+
+
+def load_kept(folder: Path) -> Prepared:
+    """What the stage `prepare` left in a folder, kept in memory for the next stage.
+
+    The folder is read again as soon as it holds something else, as after `prepare` has been built again.
+
+    Raises:
+        RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.
+    """
+    return _load_kept(folder, fingerprint(folder))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_kept(folder: Path, content: str) -> Prepared:
+    # `content` only tells apart what one folder held at different times. The folder counts too: texts are read from it.
+    return load_prepared(folder)

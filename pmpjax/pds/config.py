@@ -4,14 +4,13 @@ import dataclasses
 from typing import Any
 
 from pmpjax.baselines.registry import BASELINES, BaselineName, check_baselines
-from pmpjax.data import Budget
 from pmpjax.pds.stages.evaluate import METHOD, EvaluateConfig
 from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.report import ReportConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train.mesh import MeshConfig
@@ -19,33 +18,14 @@ from pmpjax.train.model import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """The fields of `PrepareConfig` except source, target and seed.
-
-    Attributes:
-        vocabulary: ids of the tokenizer, which is trained on the source.
-        length: tokens of a row.
-        budget: how much of installed-docs is taken, in bytes by kind.
-        dev_bytes: at most this much text of the target for the costate.
-        test_bytes: at most this much text of the target for the measurement of the models.
-        near_duplicates: Jaccard similarity of 5-word shingles from which a text counts as a copy.
-    """
-
-    vocabulary: int = PrepareConfig.vocabulary
-    length: int = PrepareConfig.length
-    budget: Budget = dataclasses.field(default_factory=Budget)
-    dev_bytes: int = PrepareConfig.dev_bytes
-    test_bytes: int = PrepareConfig.test_bytes
-    near_duplicates: float = PrepareConfig.near_duplicates
-
-
-@dataclasses.dataclass(frozen=True)
 class PDSConfig:
     """A run with all its stages; the defaults are the run without arguments, minutes on two cores.
 
     Attributes:
-        source: what is selected from: installed-docs, files, folders, tfds:NAME.
-        target: the desired domain; split into dev (steers the selection) and test (measures it).
+        source: what is selected from: installed-docs, files, folders, tfds:NAME[@SPLIT], hf:NAME[@SPLIT], tinystories,
+            story-grammar.
+        target: the desired domain, one of these; split into dev (steers the selection) and test (measures it).
+            installed-docs:PACKAGE[,PACKAGE...] is taken out of the source.
         seed: of preparation, proxy, sweep and scorer, and the first of the seeds below.
         seeds: models trained on each selection; each seed has its own init, order of data, Gumbel noise, random subset.
         baselines: methods compared with PDS and random, at equal budgets.
@@ -65,14 +45,14 @@ class PDSConfig:
         report: the page.
     """
 
-    source: tuple[str, ...] = PrepareConfig.source
-    target: str = PrepareConfig.target
+    source: tuple[str, ...] = ("installed-docs",)
+    target: str = "installed-docs:scipy"
     seed: int = 0
     seeds: int = 1
     baselines: tuple[BaselineName, ...] = ()
     receding_horizon: int = 0
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    prepare: TextConfig = dataclasses.field(default_factory=TextConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     proxy: ProxyConfig = dataclasses.field(default_factory=ProxyConfig)
     solve: SolveConfig = dataclasses.field(default_factory=SolveConfig)
@@ -98,11 +78,6 @@ class PDSConfig:
                 f"receding_horizon is {horizon}, expected a positive multiple of pretrain.evaluate_every ({every}), so "
                 "that all loss curves have the same steps; or 0"
             )
-
-    @property
-    def preparation(self) -> PrepareConfig:
-        """The config of the stage `prepare`."""
-        return PrepareConfig(source=self.source, target=self.target, seed=self.seed, **fields_of(self.prepare))
 
     @property
     def proxy_model(self) -> ModelConfig:

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from pmpjax.pds.compare import PDS_STAGES
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.presets import Placement
 from pmpjax.pds.stages.pretrain import pretrain_flops
 from pmpjax.pds.stages.proxy import proxy_flops
 from pmpjax.pds.stages.solve import solve_flops
+from pmpjax.pds.summary import PDS_STAGES
 from pmpjax.scoring.regressor import fit_flops
 from pmpjax.train.model import forward_flops
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.baselines import random
+from pmpjax.baselines.stage import build_baselines
 from pmpjax.models import Decoder
-from pmpjax.pds.config import PDSConfig, deciding
-from pmpjax.pds.stages.baselines import build_baselines
+from pmpjax.pds.config import PDSConfig, deciding, fields_of
 from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
 from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.prepare import STEPS, prepare
@@ -29,7 +29,8 @@ from pmpjax.train import load_params
 
 def _prepare(work: Work) -> None:
     with work.progress(work.name, STEPS) as bar:
-        prepare(work.config.preparation, work.folder, bar)
+        config = work.config
+        prepare(config.prepare, config.source, config.target, config.seed, work.folder, bar)
 
 
 def _proxy(work: Work) -> None:
@@ -106,7 +107,9 @@ _READ = ("prepare", "solve", "fit", "score", "baselines", "select", "pretrain", 
 
 # What each stage reads, what decides it, and how it fills its folder.
 STAGES: dict[str, Stage] = {
-    "prepare": Stage((), lambda c: c.preparation, _prepare),
+    "prepare": Stage(
+        (), lambda c: {"source": c.source, "target": c.target, "seed": c.seed, **fields_of(c.prepare)}, _prepare
+    ),
     "proxy": Stage(("prepare",), lambda c: {"seed": c.seed, "model": c.proxy_model, "proxy": c.proxy}, _proxy),
     "solve": Stage(("prepare", "proxy"), lambda c: {"seed": c.seed, "model": c.proxy_model, "solve": c.solve}, _solve),
     "fit": Stage(("prepare", "proxy", "solve"), lambda c: {"seed": c.seed, "model": c.proxy_model, "fit": c.fit}, _fit),

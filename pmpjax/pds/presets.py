@@ -5,12 +5,13 @@ from typing import Any
 
 from pmpjax.costs.hardware import hardware
 from pmpjax.data import Budget
-from pmpjax.pds.config import PDSConfig, TextConfig
+from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import METHOD
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig
@@ -26,7 +27,7 @@ def _budget(times: int) -> Budget:
 # The proxy is a sixth as dear as the model it chooses for: one of the model's own size took most of the hour.
 _SMALL = PDSConfig(
     model=ModelConfig("small"),
-    prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
+    prepare=PrepareConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
     select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
@@ -35,7 +36,7 @@ _SMALL = PDSConfig(
 # As small is to tiny: a model four times as dear as its proxy, and less than two passes over what is selected.
 _NOTEBOOK = PDSConfig(
     model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
-    prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
+    prepare=PrepareConfig(vocabulary=8192, length=256, budget=_budget(5)),
     proxy=ProxyConfig(
         model=ModelConfig("small"), batch=32, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     ),
@@ -59,7 +60,7 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
     return PDSConfig(
         mesh=MeshConfig(fsdp=fsdp),
         model=ModelConfig(size, compute="bfloat16", loss_chunk=_LOSS_CHUNK),
-        prepare=TextConfig(vocabulary=32_000, length=1024),
+        prepare=PrepareConfig(vocabulary=32_000, length=1024),
         proxy=ProxyConfig(
             model=ModelConfig("160m", loss_chunk=_LOSS_CHUNK),  # in float32: bfloat16 would make the scores noise
             steps=10_000,

@@ -1,23 +1,22 @@
 """What a stage of PDS is given: the config, the folders of the stages before it, and what lies in them."""
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pmpjax.data import Prepared, load_prepared
+from pmpjax.data import Prepared
+from pmpjax.data.prepared import load_kept
 from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import RECEDING
 from pmpjax.pds.stages.pretrain import load_curves
 from pmpjax.pds.stages.proxy import load_proxy
 from pmpjax.pds.stages.select import load_selections
-from pmpjax.runs import fingerprint, read_json
+from pmpjax.runs import read_json
 from pmpjax.runs.pipeline import Context, View
 from pmpjax.train.mesh import make_mesh
 from pmpjax.train.warm_start import WarmStart
@@ -47,7 +46,7 @@ class Work(View):
     @property
     def data(self) -> Prepared:
         """What `prepare` left."""
-        return self.source or load_data(self.folders["prepare"])
+        return self.source or load_kept(self.folders["prepare"])
 
     @property
     def mesh(self) -> Mesh | None:
@@ -77,20 +76,3 @@ class Work(View):
         """STAGE.json of each stage that leaves one, by the stage's name."""
         paths = {name: folder / f"{name}.json" for name, folder in self.folders.items()}
         return {"prepare": self.data.counts, **{name: read_json(path) for name, path in paths.items() if path.exists()}}
-
-
-def load_data(folder: Path) -> Prepared:
-    """What the stage `prepare` left in a folder, kept in memory for the next stage.
-
-    The folder is read again as soon as it holds something else, as after `prepare` has been built again.
-
-    Raises:
-        RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.
-    """
-    return _load_data(folder, fingerprint(folder))
-
-
-@functools.lru_cache(maxsize=1)
-def _load_data(folder: Path, content: str) -> Prepared:
-    # `content` only tells apart what one folder held at different times. The folder counts too: texts are read from it.
-    return load_prepared(folder)

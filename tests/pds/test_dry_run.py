@@ -10,13 +10,13 @@ import jax
 import pytest
 
 from pmpjax.models import Decoder, initialise, parameter_count
-from pmpjax.pds.config import PDSConfig, TextConfig
-from pmpjax.pds.dry_run import dry_run
+from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.dry_run import PROGRAMS, dry_run
 from pmpjax.pds.presets import Placement
-from pmpjax.pds.programs import PROGRAMS
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig
@@ -24,7 +24,7 @@ from pmpjax.train.model import ModelConfig
 
 MODEL = ModelConfig(width=16, layers=1, heads=4, key_value_heads=2, hidden=32)
 CONFIG = PDSConfig(
-    prepare=TextConfig(vocabulary=64, length=33),
+    prepare=PrepareConfig(vocabulary=64, length=33),
     model=MODEL,
     proxy=ProxyConfig(batch=16),
     solve=SolveConfig(

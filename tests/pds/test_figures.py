@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmpjax.pds.figures import draw_scores
+from pmpjax.evaluation.figures import draw_scores
 from pmpjax.runs import plots
 
 

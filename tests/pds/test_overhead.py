@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from pmpjax.pds.compare import PDS_STAGES
 from pmpjax.pds.overhead import OVERHEAD_HEADER, overhead, overhead_row, stage_flops
 from pmpjax.pds.presets import PRESETS, Placement
+from pmpjax.pds.summary import PDS_STAGES
 
 PAPER = ("paper-160m", "paper-470m", "paper-1b", "paper-1.7b")
 

@@ -13,12 +13,12 @@ import pytest
 from pmpjax.cli import main
 from pmpjax.pds import PDSConfig, checks, pipeline, run, run_stage
 from pmpjax.pds.checks import check_scores
-from pmpjax.pds.config import TextConfig
 from pmpjax.pds.pipeline import PIPELINE, STAGES
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig, load_selections
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.runs import RunError, read_json, stored_config, write_json
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import OptimizerConfig
@@ -33,7 +33,7 @@ def config(folder):
     return PDSConfig(
         source=(str(folder / "wanted.jsonl"), str(folder / "other.jsonl")),
         target=str(folder / "target.jsonl"),
-        prepare=TextConfig(vocabulary=300, length=32),
+        prepare=PrepareConfig(vocabulary=300, length=32),
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
         solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, dev_batch=8),
@@ -136,7 +136,6 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
-from tests.pds.test_pipeline import config
 from pmpjax.pds.pipeline import run
 run(config(Path(sys.argv[1])), Path(sys.argv[2]))
 """

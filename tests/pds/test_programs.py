@@ -6,9 +6,9 @@ import jax
 import pytest
 
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.dry_run import PROGRAMS, stage_programs
 from pmpjax.pds.overhead import stage_flops
 from pmpjax.pds.presets import PLACEMENTS, PRESETS, Placement
-from pmpjax.pds.programs import PROGRAMS, stage_programs
 from pmpjax.train import MeshConfig, make_mesh
 from tests.pds.test_dry_run import CONFIG
 

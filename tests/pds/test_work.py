@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pmpjax.data import load_prepared
+from pmpjax.data.prepared import load_kept
 from pmpjax.pds import run_stage
-from pmpjax.pds.work import Work, load_data
+from pmpjax.pds.work import Work
 from pmpjax.runs import RunError
 from tests.corpora import write_sources, write_texts
 from tests.pds.test_pipeline import config
@@ -20,7 +21,7 @@ def test_a_rebuilt_prepare_is_read_anew_in_the_same_process(tmp_path):
     work = Work(settings, out / "proxy.partial", {"prepare": folder}, {})
     before = work.data
     assert len(before.documents.ids) == 40
-    assert work.data is before is load_data(folder), "kept in memory while nothing has changed"
+    assert work.data is before is load_kept(folder), "kept in memory while nothing has changed"
 
     shutil.rmtree(folder)
     write_texts(tmp_path / "other.jsonl", 1, 30, seed=7)
@@ -35,7 +36,7 @@ def test_a_rebuilt_prepare_is_read_anew_in_the_same_process(tmp_path):
     # A folder of another name is another one, though its stage is the same: it has files of its own.
     copy = tmp_path / "copy" / "prepare"
     shutil.copytree(folder, copy)
-    assert load_data(copy).documents.path.is_relative_to(copy)
+    assert load_kept(copy).documents.path.is_relative_to(copy)
     shutil.rmtree(copy)
     with pytest.raises(RunError, match=r"copy/prepare does not exist; name a file or folder"):
-        load_data(copy)
+        load_kept(copy)

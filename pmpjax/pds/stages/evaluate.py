@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pmpjax.baselines import registry
 from pmpjax.evaluation.comparison import Curves, compare_curves
 from pmpjax.evaluation.figures import draw_curves
 from pmpjax.runs import read_json, write_json
@@ -12,13 +13,7 @@ from pmpjax.runs import read_json, write_json
 METHOD = "pds"
 BASELINE = "random"
 RECEDING = "pds-receding"
-TITLES = {
-    "pds": "PDS",
-    RECEDING: "PDS, receding horizon",
-    "dsir": "DSIR",
-    "rho-loss": "RHO-Loss",
-    "gradient-similarity": "gradient similarity",
-}
+TITLES = {METHOD: "PDS", RECEDING: "PDS, receding horizon"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +46,7 @@ def title(method: str) -> str:
     >>> title("rho-loss"), title("influence")
     ('RHO-Loss', 'influence')
     """
-    return TITLES.get(method, method)
+    return TITLES.get(method) or registry.title(method)
 
 
 def load_evaluation(folder: Path) -> Mapping[str, Any]:

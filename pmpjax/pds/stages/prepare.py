@@ -13,12 +13,9 @@ from pmpjax.runs.progress import Bar
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What decides the prepared data.
+    """What decides the prepared data, beside source, target and seed.
 
     Attributes:
-        source: sources of the corpus to select from: installed-docs, files, folders, tfds:NAME[@SPLIT],
-            hf:NAME[@SPLIT], tinystories, story-grammar.
-        target: the desired domain, one source; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source.
         vocabulary: ids of the tokenizer, which is trained on the source. 2,048 ids take 13% more tokens than 4,096 and
             half the output product, which is most of a small decoder: a fifth less work a byte at d 128, 2 layers.
         length: tokens of a row.
@@ -26,21 +23,17 @@ class PrepareConfig:
         dev_bytes: at most this much text of the target for the costate.
         test_bytes: at most this much text of the target for the measurement of the models.
         near_duplicates: Jaccard similarity of 5-word shingles from which a text counts as a copy.
-        seed: of the sample of installed-docs, the order of documents and the split of the target.
     """
 
-    source: tuple[str, ...] = ("installed-docs",)
-    target: str = "installed-docs:scipy"
     vocabulary: int = 2048
     length: int = 128
     budget: Budget = field(default_factory=Budget)
     dev_bytes: int = 300_000
     test_bytes: int = 300_000
     near_duplicates: float = 0.7
-    seed: int = 0
 
 
-def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
+def prepare(config: PrepareConfig, source: Sequence[str], target: str, seed: int, folder: Path, progress: Bar) -> None:
     """Fills `folder` with everything that `pmpjax.data.load_prepared` reads; see `pmpjax.data.corpus.prepare_corpus`.
 
     The splits are `source`, `dev` and `test`. A text that is in several is kept in test before dev before source.
@@ -49,13 +42,13 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         SourceError: as `prepare_corpus` does.
     """
 
-    def split(source: list[Document], target: list[Document]) -> Mapping[str, Sequence[Document]]:
-        dev, test = split_target(target, config.seed)
-        return {"test": test, "dev": dev, "source": source}
+    def split(rest: list[Document], documents: list[Document]) -> Mapping[str, Sequence[Document]]:
+        dev, test = split_target(documents, seed)
+        return {"test": test, "dev": dev, "source": rest}
 
     preparation = Preparation(
-        config.source,
-        config.target,
+        tuple(source),
+        target,
         split,
         role="target",
         at_most={"dev": config.dev_bytes, "test": config.test_bytes},
@@ -63,6 +56,6 @@ def prepare(config: PrepareConfig, folder: Path, progress: Bar) -> None:
         vocabulary=config.vocabulary,
         budget=config.budget,
         near_duplicates=config.near_duplicates,
-        seed=config.seed,
+        seed=seed,
     )
     prepare_corpus(preparation, folder, progress)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pmpjax.data import DocumentTable
-from pmpjax.pds.compare import baseline_facts, comparison_table
-from pmpjax.pds.figures import draw_scores
+from pmpjax.evaluation.figures import draw_scores
 from pmpjax.pds.stages.evaluate import title
+from pmpjax.pds.summary import baseline_facts, comparison_table
 from pmpjax.runs import read_table
 from pmpjax.runs.page import Figure, Note, Part, Section, Table, Text, write_page
 

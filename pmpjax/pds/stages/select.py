@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from pmpjax.baselines import Scorer
 from pmpjax.data import Prepared
-from pmpjax.pds.origins import origin_groups
+from pmpjax.data.origins import origin_groups
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key

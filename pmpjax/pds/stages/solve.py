@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 import pmpjax as pmp
 from pmpjax.data import Prepared
-from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.sweep.diagnostics import agreement, conditions, consistency, spread_over_time
 from pmpjax.pds.sweep.outer import Outcome, algorithm_1, setting
-from pmpjax.pds.sweep.problem import Proxy, learning_rate
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, learning_rate
 from pmpjax.pds.sweep.scores import Solved, instance_scores
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmpjax.data import Prepared, Rows, batch_schedule
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Step
+from pmpjax.pds.sweep.problem import SolveConfig, Step
 from pmpjax.runs.seeds import stage_generator, stage_seed
 
 

@@ -37,9 +37,8 @@ from jaxtyping import Array, Float, Int
 import pmpjax as pmp
 from pmpjax.data import Prepared, Rows
 from pmpjax.pds.sweep.batches import Batches, draw_batches, draw_by_weight, draw_instances, draw_members
-from pmpjax.pds.sweep.config import SolveConfig, Trajectory
 from pmpjax.pds.sweep.diagnostics import check_health
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, Trajectory
 from pmpjax.pds.sweep.scores import Solved, score_instances
 from pmpjax.runs.seeds import stage_generator
 from pmpjax.statistics import standardised

@@ -15,8 +15,7 @@ from pmpjax import observables as obs
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, DecoderConfig
 from pmpjax.pds.sweep.batches import Batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, Step, initial_state, proxy_problem
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, Step, initial_state, proxy_problem
 from pmpjax.statistics import standardised
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pmpjax.pds import PDSConfig
-from pmpjax.pds.config import TextConfig
 from pmpjax.pds.pipeline import STAGES
 from pmpjax.pds.stages import receding
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig, build_pretrain, load_curves
 from pmpjax.pds.stages.select import SelectConfig
 from pmpjax.pds.sweep.problem import SolveConfig
@@ -22,7 +22,7 @@ from tests.corpora import Recorder, prepared_corpus
 RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=3)
 CONFIG = PDSConfig(
     receding_horizon=8,
-    prepare=TextConfig(length=12),
+    prepare=PrepareConfig(length=12),
     model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
     solve=SolveConfig(instances=48, minimum_tokens=4, steps=4, batch=8, dev_batch=8),
     fit=FitConfig(batch=8, optimizer=RATE),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.pds.origins import origin_shares
+from pmpjax.data.origins import origin_shares
 from pmpjax.pds.stages.report import ReportConfig, build_report
 from tests.corpora import prepared_corpus
 

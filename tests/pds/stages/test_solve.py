@@ -13,9 +13,8 @@ import pytest
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.stages.solve import build_solve, sweep_flops
-from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.sweep.diagnostics import SweepError
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig
 from pmpjax.train.model import ModelConfig
 from tests.corpora import VOCABULARY, Recorder, prepared_corpus, warm_start
 

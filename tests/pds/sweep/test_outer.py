@@ -12,10 +12,9 @@ import pmpjax as pmp
 from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.sweep import outer
 from pmpjax.pds.sweep.batches import draw_batches
-from pmpjax.pds.sweep.config import Trajectory
 from pmpjax.pds.sweep.diagnostics import SweepError
 from pmpjax.pds.sweep.outer import algorithm_1, inner_run, setting
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, Trajectory
 from pmpjax.pds.sweep.scores import Solved, instance_scores, score_instances
 from pmpjax.statistics import standardised
 from tests.corpora import VOCABULARY, prepared_corpus, warm_start

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pmpjax.pds.sweep.config import SolveConfig, Trajectory
+from pmpjax.pds.sweep.problem import SolveConfig, Trajectory
 
 
 def test_the_paper_and_the_default_are_values_of_the_same_loop():

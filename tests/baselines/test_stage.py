@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines.registry import BASELINES, REGISTRY
-from pmpjax.pds.stages.baselines import build_baselines
+from pmpjax.baselines.stage import build_baselines
 from pmpjax.runs.seeds import stage_key
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig

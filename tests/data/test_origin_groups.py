@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmpjax.pds.origins import origin_group, origin_groups, origin_shares
+from pmpjax.data.origins import origin_group, origin_groups, origin_shares
 from tests.corpora import prepared_corpus
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pmpjax.data import packed_rows
 from pmpjax.pds import run_stage
-from pmpjax.pds.injection import check_injected, noise_ranks, with_noise
+from pmpjax.pds.checks import check_injected, noise_ranks, with_noise
 from pmpjax.runs import RunError
 from tests.corpora import END, LENGTH, VOCABULARY, prepared_corpus, write_sources
 from tests.pds.test_pipeline import config
