@@ -18,8 +18,8 @@ from pathlib import Path
 from pmpjax.baselines.registry import BASELINES
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
+from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.stages.prepare import PrepareConfig
-from pmpjax.pds.summary import comparison_table
 from pmpjax.runs.files import write_text
 
 TARGET = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pmpjax.baselines.registry import BASELINES
 from pmpjax.pds import PDSConfig, run
-from pmpjax.pds.summary import comparison_table
+from pmpjax.pds.compare import comparison_table
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, baselines=BASELINES)
 

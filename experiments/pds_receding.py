@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from pmpjax.pds import PDSConfig, run
+from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.stages.report import receding_verdict
-from pmpjax.pds.summary import comparison_table
 
 CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, receding_horizon=300)
 

@@ -203,7 +203,7 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     """`pmpjax pds compare`."""
     from pmpjax.baselines.registry import BASELINES
     from pmpjax.pds import pipeline
-    from pmpjax.pds.summary import comparison_table
+    from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
     begun = _default(arguments, value_of(arguments, "--stages-from", "None"))

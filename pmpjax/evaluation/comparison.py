@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pmpjax.statistics import Speedup, estimate, paired_difference, smooth, speedup
 from pmpjax.train.branch import DECAYED
 
@@ -162,3 +164,25 @@ def _difference(difference: Mapping[str, Any] | None) -> str:
         return text
     low, high = difference["interval"]
     return f"{text} [{low:+.4f}, {high:+.4f}]"
+
+
+def at_equal_cost(curves: Curves, one: str, other: str, extra_steps: float, smoothing: int = 3) -> dict[str, Any]:
+    """Does a dearer method pay? The test loss of `one` so many steps before the end, minus that of `other` at the end.
+
+    Args:
+        extra_steps: training steps that the FLOPs which `one` needs more would buy.
+
+    Returns:
+        extra_steps; steps: those left of the budget, None where there are none. receding: [per seed] the loss of `one`
+        there, interpolated. ordinary: [per seed] that of `other` at the end. difference: `paired_difference` of the
+        two, None where no steps are left.
+    """
+    seeds = sorted({seed for _, seed in curves})
+    left = float(curves[one, seeds[0]]["steps"][-1]) - extra_steps
+    ordinary = [float(smooth(curves[other, seed]["test"], smoothing)[-1]) for seed in seeds]
+    result: dict[str, Any] = {"extra_steps": extra_steps, "steps": None, "ordinary": ordinary, "difference": None}
+    if left > 0:
+        found = [curves[one, seed] for seed in seeds]
+        losses = [float(np.interp(left, each["steps"], smooth(each["test"], smoothing))) for each in found]
+        result |= {"steps": left, "receding": losses, "difference": paired_difference(losses, ordinary)}
+    return result

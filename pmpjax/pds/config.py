@@ -11,6 +11,7 @@ from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.report import ReportConfig
 from pmpjax.pds.stages.select import SelectConfig
 from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.runs.configs import fields_of
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train.mesh import MeshConfig
@@ -98,12 +99,3 @@ class PDSConfig:
 def deciding(config: PDSConfig) -> dict[str, Any]:
     """The fields that decide a run's result: all but how devices share the work."""
     return {name: value for name, value in fields_of(config).items() if name != "mesh"}
-
-
-def fields_of(config: Any) -> dict[str, Any]:
-    """A dataclass's fields, without going into nested ones.
-
-    >>> sorted(fields_of(EvaluateConfig()))
-    ['smoothing']
-    """
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -6,9 +6,12 @@ from typing import Any
 
 from pmpjax.baselines import random
 from pmpjax.baselines.stage import build_baselines
+from pmpjax.data.origins import origin_shares
+from pmpjax.evaluation.comparison import at_equal_cost
 from pmpjax.models import Decoder
-from pmpjax.pds.config import PDSConfig, deciding, fields_of
-from pmpjax.pds.stages.evaluate import BASELINE, METHOD, build_evaluate
+from pmpjax.pds.compare import comparison, selection_costs
+from pmpjax.pds.config import PDSConfig, deciding
+from pmpjax.pds.stages.evaluate import BASELINE, METHOD, RECEDING, build_evaluate, load_evaluation
 from pmpjax.pds.stages.fit import build_fit
 from pmpjax.pds.stages.prepare import STEPS, prepare
 from pmpjax.pds.stages.pretrain import build_pretrain
@@ -18,10 +21,10 @@ from pmpjax.pds.stages.report import build_report
 from pmpjax.pds.stages.score import build_score
 from pmpjax.pds.stages.select import build_select
 from pmpjax.pds.stages.solve import build_solve
-from pmpjax.pds.summary import metrics_of
 from pmpjax.pds.sweep.problem import Proxy
 from pmpjax.pds.work import Work
 from pmpjax.runs import write_json
+from pmpjax.runs.configs import fields_of
 from pmpjax.runs.pipeline import Pipeline, Running, Stage
 from pmpjax.scoring.stored import StoredScores
 from pmpjax.train import load_params
@@ -143,7 +146,7 @@ def run(config: PDSConfig, out: Path, stages_from: Path | None = None) -> dict[s
     A stage that the run in `stages_from` has made from equal settings and from equal earlier stages is taken from there
     when its turn comes: more seeds, another ratio, other methods or a receding horizon need no second sweep.
 
-    metrics.json: `pmpjax.pds.summary.metrics_of`. With other methods than random what `comparison` holds is also left
+    metrics.json: `pmpjax.pds.pipeline.metrics_of`. With other methods than random what `comparison` holds is also left
     in compare.json; the rows that all methods of a seed train on are as many as the shortest selection has.
 
     Raises:
@@ -190,4 +193,40 @@ def _finish(running: Running) -> dict[str, Any]:
     if "comparison" in metrics:
         write_json(folder / "compare.json", metrics["comparison"])
     write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def metrics_of(work: Work, method: str) -> dict[str, Any]:
+    """What metrics.json holds, of a run whose stages up to `evaluate` are whole.
+
+    `verdict`, `speedup` and `steps_needed` [per seed, null where never reached], `final_target_loss` {method: [per
+    seed]}, `scorer_spearman`, `selected_fraction`, `duplicates_removed`, `leaks_removed`, `rejected_rows`, `seeds`,
+    `origins` {name: {source, selection}: shares of the tokens}, `stage_seconds`, `stage_flops`, and under `stages` the
+    facts of each. With other methods than random also `comparison` (`pmpjax.pds.compare.comparison`), and with a
+    receding horizon `receding` (`pmpjax.evaluation.comparison.at_equal_cost`).
+    """
+    config, data, stages = work.config, work.data, work.facts
+    evaluation = load_evaluation(work.folders["evaluate"])
+    metrics: dict[str, Any] = {
+        "verdict": evaluation["verdict"],
+        "speedup": evaluation["speedup"]["test"],
+        "steps_needed": evaluation["steps_needed"]["test"],
+        "final_target_loss": evaluation["final_loss"]["test"],
+        "scorer_spearman": stages["fit"]["spearman"]["held_out"],
+        "selected_fraction": stages["select"]["selected_fraction"],
+        "duplicates_removed": data.counts["duplicates_removed"],
+        "leaks_removed": data.counts["leaks_removed"],
+        "rejected_rows": data.counts["rejected_rows"],
+        "stage_flops": {name: facts.get("flops", 0.0) for name, facts in stages.items()},
+        "seeds": list(config.every_seed),
+        "origins": origin_shares(data.documents, work.selections[method, config.seed]),
+        "stage_seconds": dict(work.seconds),
+        "stages": stages,
+    }
+    if "arms" in evaluation:
+        metrics["comparison"] = comparison(method, evaluation, selection_costs(method, stages, work.seconds))
+    if "receding" in stages:
+        spent = stages["receding"]
+        extra = spent["selection_flops"] / spent["step_flops"]
+        metrics["receding"] = at_equal_cost(work.curves, RECEDING, method, extra, config.evaluate.smoothing)
     return metrics

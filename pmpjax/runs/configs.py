@@ -72,3 +72,15 @@ def restore(kind: Any, value: Any) -> Any:
     if origin is tuple:
         return tuple(restore(parts[0], item) for item in value)
     return value
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """A dataclass's fields, without going into nested ones.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     rate: float = 0.5
+    >>> fields_of(Example())
+    {'rate': 0.5}
+    """
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmpjax.evaluation.comparison import compare_curves, comparison, comparison_table, verdict
+from pmpjax.evaluation.comparison import at_equal_cost, compare_curves, comparison, comparison_table, verdict
 from pmpjax.statistics import Speedup, paired_difference
 
 STEPS = np.arange(0, 401, 20)
@@ -86,3 +86,12 @@ def test_the_table_is_sorted_by_loss_and_pairs_each_method_with_those_asked_for(
     assert [(row[0], row[column].split(" ")[0]) for row in rows] == [("B", ""), ("A", "-0.3000"), ("random", "-1.4000")]
     assert {len(row) for row in rows} == {len(header)} == {6}
     assert rows[2][2] == "400" and rows[0][-2:] == ("90", "1.00e+12")
+
+
+def test_it_pays_when_it_is_better_after_the_steps_that_its_selections_cost():
+    steps = np.arange(0, 20, 4)
+    curves = {("receding", 0): {"steps": steps, "test": np.linspace(5, 3, 5)}, ("pds", 0): {"test": np.full(5, 4.25)}}
+    judged = at_equal_cost(curves, "receding", "pds", 4.0)
+    assert judged["extra_steps"] == 4 and judged["steps"] == 12
+    assert judged["difference"]["values"] == pytest.approx([3.5 - 4.25])
+    assert at_equal_cost(curves, "receding", "pds", 4e3)["steps"] is None

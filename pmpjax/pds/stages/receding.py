@@ -5,7 +5,6 @@ import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +21,6 @@ from pmpjax.runs.pipeline import Context, Pipeline, Stage
 from pmpjax.runs.progress import within
 from pmpjax.runs.seeds import stage_seed
 from pmpjax.scoring.stored import StoredScores
-from pmpjax.statistics import paired_difference, smooth
 from pmpjax.train.branch import CONSTANT, checkpoints_of, decay_branch, keep_state, new_steps, train_with_branch
 from pmpjax.train.warm_start import WarmStart, warm_start
 
@@ -139,30 +137,3 @@ def _cost(folders: list[Path], stages: tuple[str, ...]) -> dict[str, float]:
         "flops": float(sum(read_json(at / f"{at.name}.json").get("flops", 0) for at in places)),
         "seconds": float(sum(read_json(at / "manifest.json")["seconds"] for at in places)),
     }
-
-
-def at_equal_cost(
-    config: PDSConfig,
-    curves: Mapping[tuple[str, int], Mapping[str, Any]],
-    method: str,
-    selection_flops: float,
-    step_flops: float,
-) -> dict[str, Any]:
-    """Does it pay? The test loss after as many steps fewer as the selections on the way cost, minus that of `method`.
-
-    Returns:
-        extra_steps: training steps that the FLOPs of the selections would buy. steps: those left of the budget, null
-        where the selections alone cost more. receding: [per seed] its test loss there, interpolated. ordinary: [per
-        seed] that of `method` at the end. difference: `paired_difference` of the two, null where no steps are left.
-    """
-    steps, smoothing = config.pretrain.steps, config.evaluate.smoothing
-    extra = selection_flops / step_flops
-    left = steps - extra
-    result: dict[str, Any] = {"extra_steps": extra, "steps": left if left > 0 else None, "difference": None}
-    ordinary = [float(smooth(curves[method, seed]["test"], smoothing)[-1]) for seed in config.every_seed]
-    result["ordinary"] = ordinary
-    if left > 0:
-        found = [curves[RECEDING, seed] for seed in config.every_seed]
-        receding = [float(np.interp(left, one["steps"], smooth(one["test"], smoothing))) for one in found]
-        result |= {"receding": receding, "difference": paired_difference(receding, ordinary)}
-    return result

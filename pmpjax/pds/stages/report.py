@@ -9,8 +9,8 @@ import numpy as np
 
 from pmpjax.data import DocumentTable
 from pmpjax.evaluation.figures import draw_scores
+from pmpjax.pds.compare import baseline_facts, comparison_table
 from pmpjax.pds.stages.evaluate import title
-from pmpjax.pds.summary import baseline_facts, comparison_table
 from pmpjax.runs import read_table
 from pmpjax.runs.page import Figure, Note, Part, Section, Table, Text, write_page
 
@@ -43,7 +43,7 @@ def build_report(
     side, Pontryagin's conditions, the regressor's quality, what each stage cost.
 
     Args:
-        metrics: `pmpjax.pds.summary.metrics_of`.
+        metrics: `pmpjax.pds.pipeline.metrics_of`.
         scores: the stage score's scores.parquet.
         selected: the first seed's documents.
         curves: a PNG of loss curves.

@@ -139,15 +139,6 @@ def test_a_selection_after_the_decay_branch_has_left_changes_no_state_that_it_le
     assert not list(tmp_path.glob("*checkpoints"))
 
 
-def test_it_pays_when_it_is_better_after_the_steps_that_its_selections_cost():
-    steps = np.arange(0, 20, 4)
-    curves = {NAME: {"steps": steps, "test": np.linspace(5, 3, 5)}, ("pds", 0): {"test": np.full(5, 4.25)}}
-    judged = receding.at_equal_cost(CONFIG, curves, "pds", 4e6, 1e6)
-    assert judged["extra_steps"] == 4 and judged["steps"] == 12
-    assert judged["difference"]["values"] == pytest.approx([3.5 - 4.25])
-    assert receding.at_equal_cost(CONFIG, curves, "pds", 4e9, 1e6)["steps"] is None
-
-
 def test_a_horizon_between_two_measurements_is_refused():
     with pytest.raises(ValueError, match=r"receding_horizon is 6, .*multiple of pretrain\.evaluate_every"):
         dataclasses.replace(CONFIG, receding_horizon=6)

@@ -46,7 +46,7 @@ def test_the_page_shows_texts_as_text_and_what_the_stages_found(tmp_path):
 
 
 def metrics(shares):
-    """As `pmpjax.pds.summary.metrics_of` has them, with invented facts of the stages."""
+    """As `pmpjax.pds.pipeline.metrics_of` has them, with invented facts of the stages."""
     check = {"name": "gap", "value": 0.25, "tolerance": 0.01, "holds": False, "meaning": "Frank-Wolfe gap"}
     solve = {
         "costate_norms": [3.0, 2.0, 1.0],

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pmpjax.pds.compare import comparison, comparison_table, selection_costs
 from pmpjax.pds.stages.evaluate import EvaluateConfig, build_evaluate, load_evaluation
-from pmpjax.pds.summary import comparison, comparison_table, selection_costs
 
 STEPS = np.arange(0, 401, 20)
 
