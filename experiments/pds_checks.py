@@ -1,7 +1,7 @@
-"""Scores of texts whose worth is known, for a finished run: `python experiments/pds_checks.py [RUN]`.
+"""Scores of texts of known quality, for a finished run: `python experiments/pds_checks.py [RUN]`.
 
 Documents of uniformly random tokens, one in a hundred tokens of the source from the beginning (all stages up to the
-scores are made anew, in RUN-noise) and documents of them that only the scorer meets; and shuffled copies of the
+scores are made again, in RUN-noise) and documents of them that only the scorer meets; and shuffled copies of the
 target's test rows under the sweep. Ten minutes on two cores, more where the run has baselines.
 """
 

@@ -1,4 +1,4 @@
-"""Does selecting anew every 300 of 600 steps pay? `python experiments/pds_receding.py [OUT]`.
+"""Does selecting again every 300 of 600 steps pay? `python experiments/pds_receding.py [OUT]`.
 
 The run without arguments, five seeds, and one more model a seed whose second half is on a selection made around its
 own parameters at step 300.

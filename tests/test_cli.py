@@ -308,7 +308,7 @@ def test_train_says_what_it_measured_and_what_the_user_can_mend(texts, tmp_path,
     out = tmp_path / "run"
     assert main(["train", *training(texts, "--out", out)]) == 0
     shown = capsys.readouterr()
-    assert "held-out bits a byte" in shown.out and "tokens a second" in shown.out
+    assert "held-out bits per byte" in shown.out and "tokens per second" in shown.out
     assert "train: 20/20" in shown.err and "MFU" in shown.err
     assert json.loads((out / "metrics.json").read_text())["tokens_seen"] == 20 * 8 * 16
     capsys.readouterr()

@@ -1,7 +1,7 @@
 """The command `pmpjax`: one sub-command a job, its options the fields of the job's frozen dataclass.
 
 Rooms are imported only when their command is run, so that `--help` and `--version` answer at once.
-Exit status: 0 done, 1 a bug or a failed check, 2 what the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM,
+Exit status: 0 done, 1 a bug or a failed check, 2 what the user can fix, 130 stopped by Ctrl-C, 143 by SIGTERM,
 141 when nobody reads its output any more.
 """
 

@@ -22,14 +22,14 @@ def train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> 
     metrics = run(config, out)
     epochs = metrics["tokens_seen"] / metrics["corpus"]["train"]["tokens"]
     rows = {
-        "held-out loss, nats a token": f"{metrics['heldout_loss']:.4f}",
-        "held-out bits a byte": f"{metrics['heldout_bits_per_byte']:.4f}",
+        "held-out loss, nats per token": f"{metrics['heldout_loss']:.4f}",
+        "held-out bits per byte": f"{metrics['heldout_bits_per_byte']:.4f}",
         "training loss": f"{metrics['train_loss']:.4f}",
         "parameters": f"{metrics['parameters']:,}",
         "tokens seen": f"{metrics['tokens_seen']:,} ({epochs:.2f} epochs)",
     }
     if metrics["tokens_per_second"] is not None:
-        rows["tokens a second"] = (
+        rows["tokens per second"] = (
             f"{metrics['tokens_per_second']:,.0f} (utilisation {metrics['utilisation']:.1%}, "
             f"waiting for data {metrics['host_wait']:.1%})"
         )

@@ -60,7 +60,7 @@ def project_simplex(v: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:
         [0.75, 0.25, 0.0]
     """
     # Rows are read relative to their largest entry, so that sums are exact to rounding of the result, not of the
-    # input; the difference is formed anew in each pass, because writing it out would cost more than a pass does.
+    # input; the difference is formed again in each pass, because writing it out would cost more than a pass does.
     top = jnp.max(v, axis=-1, keepdims=True)
 
     def newton(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""Noise in the source: what is added, and that the stages are asked where they rank it."""
+"""Noise in the source: what is added, and where the stages rank it."""
 
 import dataclasses
 
@@ -52,7 +52,10 @@ def test_a_share_that_is_none_is_refused(tmp_path, share):
 @pytest.mark.slow
 def test_stages_and_baselines_score_the_noise(tmp_path):
     write_sources(tmp_path)
-    settings = dataclasses.replace(config(tmp_path), baselines=("dsir",))
+    settings = config(tmp_path)
+    solve = dataclasses.replace(settings.solve, trajectory="source", inner_optimizer="sgd", steps=4)
+    fit = dataclasses.replace(settings.fit, epochs=2, save_every=100)
+    settings = dataclasses.replace(settings, baselines=("dsir",), solve=solve, fit=fit)
     out, folder = tmp_path / "run", tmp_path / "noise"
     with pytest.raises(ValueError, match="has no stage prepare"):
         check_injected(out, folder, share=0.1)
@@ -64,7 +67,7 @@ def test_stages_and_baselines_score_the_noise(tmp_path):
     noise = sum(name.startswith("noise-") for name in table["id"])
     assert found["pds"] == noise_ranks(np.asarray(table["score"]), len(table["id"]) - noise)
     assert found["dsir"].documents == noise > 3
-    # DSIR has the closed form: noise has words of neither language, so it is worth less than all of the wanted one.
+    # DSIR has the closed form: noise has words of neither language, so it scores lower than all of the wanted one.
     assert found["dsir"].highest < 0.6
     assert {file.name: file.read_bytes() for file in prepared.rglob("*") if file.is_file()} == kept
     stored = (folder / "score" / "scores.parquet").stat().st_mtime_ns

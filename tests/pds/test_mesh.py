@@ -1,47 +1,71 @@
 """The stages of PDS on several devices: the same run, but for rounding."""
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.corpora import write_sources
-
-SCRIPT = """
-import dataclasses, sys
-from pathlib import Path
-import jax
-from pmpjax.pds import run_stage
+from pmpjax.pds import PDSConfig, run_stage
 from pmpjax.train import MeshConfig
+from tests.corpora import write_sources
 from tests.pds.test_pipeline import config
-jax.config.update("jax_default_matmul_precision", "highest")
-mesh = MeshConfig(*map(int, sys.argv[3].split(",")))
-wanted = dataclasses.replace(config(Path(sys.argv[1])), mesh=mesh)
-for stage in ("prepare", "proxy", "solve", "fit", "score"):
-    run_stage(wanted, Path(sys.argv[2]), stage)
+
+STAGES = ("proxy", "solve", "fit", "score")
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.pds.test_mesh import stages_on
+stages_on("2,2,1", Path(sys.argv[1]), Path(sys.argv[2]))
 """
+
+
+def settings(folder: Path, axes: str) -> PDSConfig:
+    few = config(folder)
+    return dataclasses.replace(
+        few,
+        mesh=MeshConfig(*map(int, axes.split(","))),
+        proxy=dataclasses.replace(few.proxy, save_every=100),
+        # Without extra directions both trajectories are one compiled program: half of the test's time.
+        solve=dataclasses.replace(few.solve, steps=4, add_scores=False),
+        fit=dataclasses.replace(few.fit, epochs=2, save_every=100),
+    )
+
+
+def stages_on(axes: str, folder: Path, out: Path) -> None:
+    jax.config.update("jax_default_matmul_precision", "highest")
+    for stage in STAGES:
+        run_stage(settings(folder, axes), out, stage)
+
+
+def found_in(out: Path):
+    scores = [np.asarray(pq.read_table(out / name / "scores.parquet")["score"]) for name in ("solve", "score")]
+    return *scores, *(np.load(out / name / "params.npz")["trunk/embedding"] for name in ("proxy", "fit"))
 
 
 @pytest.mark.slow
 def test_a_mesh_changes_nothing_but_rounding(tmp_path):
     write_sources(tmp_path)
-    found = {}
-    for devices, axes in ((1, "1,1,1"), (4, "2,2,1")):
-        out = tmp_path / axes.replace(",", "-")
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-        line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(out), axes]
-        done = subprocess.run(line, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        scores = np.asarray(pq.read_table(out / "solve" / "scores.parquet")["score"])
-        scores = np.asarray(pq.read_table(out / "score" / "scores.parquet")["score"])
-        found[axes] = (
-            scores,
-            scores,
-            *(dict(np.load(out / name / "params.npz"))["trunk/embedding"] for name in ("proxy", "fit")),
-        )
-    for one, other in zip(found["1,1,1"], found["2,2,1"], strict=True):
-        assert not np.array_equal(one, other), "several devices round otherwise: is there a mesh at all?"
-        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+    one, four = tmp_path / "one", tmp_path / "four"
+    run_stage(settings(tmp_path, "1,1,1"), one, "prepare")  # on the host, whatever the devices
+    shutil.copytree(one, four)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as here: other programs round otherwise
+    line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(four)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as meshed:
+        precision = jax.config.jax_default_matmul_precision
+        try:
+            stages_on("1,1,1", tmp_path, one)
+        finally:
+            jax.config.update("jax_default_matmul_precision", precision)
+        said, _ = meshed.communicate()
+    assert meshed.returncode == 0, said[-2000:]
+    for alone, shared in zip(found_in(one), found_in(four), strict=True):
+        assert not np.array_equal(alone, shared), "several devices round otherwise: is there a mesh at all?"
+        np.testing.assert_allclose(shared, alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
