@@ -192,7 +192,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| T | optimizer | method | gradients a step (time) | (work) | forward steps a step | time / jax.grad "
+        "| T | optimizer | method | gradients per step (time) | (work) | forward steps a step | time / jax.grad "
         "| time / jax.grad, checkpoint | temporary MB | memory / jax.grad | compile s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -3,7 +3,7 @@
 Every adjoint gives the same numbers to rounding; they trade memory for recomputation. In gradients of the training
 loss a step, for SGD with a dev batch as large as the train batch, and in states kept:
 
-| adjoint | gradients a step | kept |
+| adjoint | gradients per step | kept |
 |---|---|---|
 | `Checkpointed()`, the default | 6 | 2 sqrt(T) states |
 | `StoreAll()` | 5 | T states |

@@ -21,7 +21,7 @@ class Metrics:
 
     Args:
         folder: made where it is missing.
-        derive: (step, numbers) -> further numbers for the same line (a learning rate, tokens a second).
+        derive: (step, numbers) -> further numbers for the same line (a learning rate, tokens per second).
 
     Raises:
         RunError: a line other than the last is not JSON; names file and line.

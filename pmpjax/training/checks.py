@@ -62,10 +62,10 @@ def check_losses(each: Any, weights: Array, indexed: bool) -> None:
     if not isinstance(each, jax.Array):
         found = f"a {type(each).__name__} of {len(each)}" if isinstance(each, tuple | list | dict) else f"{each!r}"
         hint = "return the losses alone and leave out what comes with them (metrics, new batch statistics)"
-        raise ValueError(f"losses returned {found}, expected one array [N], one loss an example; {hint}")
+        raise ValueError(f"losses returned {found}, expected one array [N], one loss per example; {hint}")
     if each.ndim != 1:
         hint = "do not reduce over examples"
-        raise ValueError(f"losses returned shape {each.shape}, expected [N], one loss an example; {hint}")
+        raise ValueError(f"losses returned shape {each.shape}, expected [N], one loss per example; {hint}")
     if weights.shape != each.shape:
         what = "the index names" if indexed else "the control has"
         expected = "expected one weight an example"

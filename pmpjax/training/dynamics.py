@@ -76,7 +76,7 @@ def training_dynamics(
     counted in `Sweep.health.singular` if an example of the step has a gradient there (`pmpjax.singular`).
 
     Args:
-        losses: (params, input) -> [N], one loss an example.
+        losses: (params, input) -> [N], one loss per example.
         optimizer: any optax transformation that needs no more than (gradient, state, params): SGD, momentum, AdamW,
             clipping, schedules, `optax.MultiSteps`, `optax.masked`, ...
         index: None when a step's control weighs the examples of its input one by one, [N]. Otherwise input -> [B], the
