@@ -34,7 +34,7 @@ def numbers(out):
     return [{key: value for key, value in line.items() if key not in changing} for line in lines]
 
 
-@pytest.mark.parametrize("kills, steps", [(1, 120), pytest.param(12, 320, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills, steps", [(1, 120), pytest.param(20, 400, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills, steps):
     for name, count, seed in (("train", 60, 0), ("heldout", 20, 1)):
         write_texts(tmp_path / f"{name}.jsonl", 0, count, seed)
