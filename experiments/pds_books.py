@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmpjax.baselines.registry import RIVALS
+from pmpjax.baselines.registry import BASELINES
 from pmpjax.data import Budget
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
-from pmpjax.pds.config import TextConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.runs.files import write_text
 
 TARGET = (
@@ -144,8 +144,8 @@ if __name__ == "__main__":
         source=(str(texts / "source"), "installed-docs"),
         target=str(texts / "target"),
         seeds=5,
-        rivals=RIVALS,
-        prepare=TextConfig(budget=HALF),
+        baselines=BASELINES,
+        prepare=PrepareConfig(budget=HALF),
     )
     metrics = run(config, out)
     for row in comparison_table(metrics["comparison"]):

@@ -2,14 +2,13 @@
 
 Documents of uniformly random tokens, one in a hundred tokens of the source from the beginning (all stages up to the
 scores are made anew, in RUN-noise) and documents of them that only the scorer meets; and shuffled copies of the
-target's test rows under the sweep. Ten minutes on two cores, more where the run has rivals.
+target's test rows under the sweep. Ten minutes on two cores, more where the run has baselines.
 """
 
 import sys
 from pathlib import Path
 
-from pmpjax.pds.checks import check_scores
-from pmpjax.pds.injection import check_injected
+from pmpjax.pds.checks import check_injected, check_scores
 
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare")

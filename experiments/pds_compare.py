@@ -7,11 +7,11 @@ Source installed-docs, target scipy's reference documentation; every setting is 
 import sys
 from pathlib import Path
 
-from pmpjax.baselines.registry import RIVALS
+from pmpjax.baselines.registry import BASELINES
 from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
 
-CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, rivals=RIVALS)
+CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=10, baselines=BASELINES)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-compare"))

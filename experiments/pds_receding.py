@@ -11,7 +11,7 @@ from pmpjax.pds import PDSConfig, run
 from pmpjax.pds.compare import comparison_table
 from pmpjax.pds.stages.report import receding_verdict
 
-CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, mpc=300)
+CONFIG = PDSConfig(source=("installed-docs",), target="installed-docs:scipy", seed=0, seeds=5, receding_horizon=300)
 
 if __name__ == "__main__":
     metrics = run(CONFIG, Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pds-receding"))

@@ -12,12 +12,12 @@ from rich.progress import track
 import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.runs.files import write_text
-from tests.training.situations import RULES, SIGNS, SITUATIONS, differences_of, run_of
+from tests.training.situations import RULES, SIGNS, SITUATIONS, differences_of, problem_of, run_of
 
 
 def cell(rule: str, situation: str) -> str:
     """The largest relative error where two step sizes agree, and on how many weights more they do not."""
-    run = run_of((RULES | SIGNS)[rule](), situation)
+    run = run_of(problem_of((RULES | SIGNS)[rule]()), situation)
     sweep = jax.jit(
         lambda x, u, w: pmp.costate(run.problem, x, u, w, adjoint=pmp.StoreAll(), observe=obs.control_gradient)
     )(run.x0, run.weights, run.inputs)

@@ -7,10 +7,10 @@ documentation, of which every copy was taken out of the source.
 import sys
 from pathlib import Path
 
-from pmpjax.data.corpus import CorpusConfig
 from pmpjax.evaluation import against_ngrams, draw_training
 from pmpjax.runs import write_text
 from pmpjax.train import OptimizerConfig
+from pmpjax.train.corpus import CorpusConfig
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, run
 

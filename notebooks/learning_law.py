@@ -5,7 +5,7 @@
 # \ell_n(\theta_t)$, and the control $\gamma_{n,t}$ is the weight of example $n$ at step $t$. Which weights make a
 # desired loss $J$ fall fastest, that is, minimise $\sum_t J(\theta_t)$? One reverse scan carries the costate
 # $\lambda_t$ back through training and gives every $-\partial / \partial \gamma_{n,t} = \eta \langle
-# \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$: what example $n$ is worth at step $t$.
+# \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$: the contribution of example $n$ at step $t$.
 
 # %%
 import subprocess
@@ -24,6 +24,10 @@ if "google.colab" in sys.modules:  # nothing is installed anywhere else
     # Without the lock, which would take the place of the JAX that fits Colab's accelerator.
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clone)], check=True)
 
+# %% sizes
+examples, steps = 512, 400  # of the training set, and of training; the paper has 4,096 and 2,000
+sweeps = 60  # of the optimisation
+
 # %%
 import jax
 import numpy as np
@@ -34,7 +38,8 @@ from pmpjax.law import PerceptronProblem, acceleration_ratio, control_problem, d
 from pmpjax.law.problems import mean_loss
 from pmpjax.law.watch import watch
 
-config = PerceptronProblem(train=512, steps=400)  # 10% of the training labels are flipped; the desired sets are clean
+# 10% of the training labels are flipped; the desired sets are clean.
+config = PerceptronProblem(train=examples, steps=steps)
 drawn = draw(config, seed=0)
 problem = control_problem(config, drawn)
 x0 = problem.dynamics.init(drawn.params)
@@ -42,7 +47,7 @@ uniform = pmp.uniform(config.steps, config.train)
 
 # %% [markdown]
 # Optimise the policy: mirror descent on one simplex a step, its step found by backtracking. Each sweep also
-# watches the loss on the desired dev and test sets, and how unequal the worth of the used examples is.
+# watches the loss on the desired dev and test sets, and how unequal the contributions of the used examples are.
 
 # %%
 history = []
@@ -53,7 +58,7 @@ solution = pmp.solve(
     drawn.train,
     pmp.MirrorDescent(),
     adjoint=pmp.Linearized(),
-    sweeps=60,
+    sweeps=sweeps,
     observe=watch(drawn, stride=4),
     callback=lambda now: history.append(jax.device_get(now.seen)),
 )
@@ -70,7 +75,7 @@ ratio = acceleration_ratio(last["test"], baseline)
 print(f"acceleration ratio: {ratio:.1f}")
 
 # %% [markdown]
-# **The law.** On the optimal path all examples in use are worth the same: along the costate exactly (`kkt`),
+# **The law.** On the optimal path all examples in use contribute equally: along the costate exactly (`kkt`),
 # along the gradient of the desired loss in the limit of small steps (`law`). Both spreads fall.
 
 # %%

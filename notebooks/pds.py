@@ -3,9 +3,9 @@
 #
 # A small language model, the *proxy*, is trained for $T$ steps on a proxy set, instance $n$ with weight $\gamma_n$:
 # $\theta_{t+1} = \theta_t - \eta \nabla \sum_n \gamma_n \ell_n(\theta_t)$. We want the weights that make the loss $J$
-# on a *desired* domain fall fastest, that is, minimise $\sum_t J(\theta_t)$. Pontryagin's principle gives the worth
+# on a *desired* domain fall fastest, that is, minimise $\sum_t J(\theta_t)$. Pontryagin's principle gives the score
 # of every instance from one costate $\lambda_t$ that runs backward through that training: $s_n = \sum_t \eta \langle
-# \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$. A scorer learns $s$ and tells it for every document of the corpus.
+# \lambda_{t+1}, \nabla \ell_n(\theta_t) \rangle$. A regressor learns $s$ and predicts it for every document.
 #
 # Below: a corpus from what is installed here (docstrings, code, licences, data), scipy's reference documentation as
 # the desired domain, and each stage opened up. It is a quarter of the text and under half of the training of
@@ -29,6 +29,12 @@ if "google.colab" in sys.modules:  # nothing is installed anywhere else
     # Without the lock, which would take the place of the JAX that fits Colab's accelerator.
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clone)], check=True)
 
+# %% sizes
+share_of_text = 0.25  # of the text that `pmpjax pds run` takes
+proxy_steps, proxy_set = 100, 2560  # training steps of the proxy, and instances that the sweep scores
+opened, opened_steps = 256, 32  # instances and steps T of the sweep that is opened up below
+steps = 200  # of each of the two models that are trained at the end
+
 # %%
 import tempfile
 from pathlib import Path
@@ -40,23 +46,23 @@ from matplotlib.figure import Figure
 
 import pmpjax as pmp
 from pmpjax.data import Budget, load_prepared
-from pmpjax.models import Decoder, Rows
+from pmpjax.models import Decoder
 from pmpjax.pds import PDSConfig, run, run_stage
-from pmpjax.pds.config import TextConfig
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig, load_proxy
 from pmpjax.pds.sweep.batches import draw_batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, initial_state, proxy_problem
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, initial_state, proxy_problem
 from pmpjax.pds.sweep.scores import score_instances
 from pmpjax.runs import read_arrays
 
-few = Budget(docstring=625_000, code=625_000, readme=75_000, changelog=75_000, licence=125_000, data=300_000)
+kinds = ("docstring", "code", "readme", "changelog", "licence", "data")
+few = Budget(**{kind: int(share_of_text * getattr(Budget(), kind)) for kind in kinds})
 config = PDSConfig(
-    prepare=TextConfig(budget=few),
-    proxy=ProxyConfig(steps=100),
-    solve=SolveConfig(instances=2560),
-    pretrain=PretrainConfig(steps=200),
+    prepare=PrepareConfig(budget=few),
+    proxy=ProxyConfig(steps=proxy_steps),
+    solve=SolveConfig(instances=proxy_set),
+    pretrain=PretrainConfig(steps=steps),
 )
 out = Path(tempfile.mkdtemp()) / "pds"  # runs go on where they stopped: name a folder of yours to keep it
 
@@ -64,18 +70,18 @@ run_stage(config, out, "prepare")
 run_stage(config, out, "proxy")
 data, proxy = load_prepared(out / "prepare"), load_proxy(config.proxy, out / "proxy")
 decoder = Decoder(config.proxy_model.decoder(data.vocabulary))
-print(f"{len(data.documents.ids):,} documents, {data.source_lengths.sum():,} tokens")
+print(f"{len(data.documents.ids):,} documents, {data.source.lengths.sum():,} tokens")
 
 # %% [markdown]
-# **One sweep.** 256 instances are the proxy set here. Forward through $T = 32$ steps, backward with the costate, and
-# at each step the score of *every* instance: a forward-mode product, no gradient of its own. `scores` sums them over
-# the steps.
+# **One sweep.** A few instances are the proxy set here. Forward through $T$ steps, backward with the costate, and at
+# each step the score of *every* instance: a forward-mode product, no gradient of its own. `scores` sums them over the
+# steps.
 
 # %%
-long = np.flatnonzero(data.source_lengths >= config.solve.minimum_tokens)
-rows = np.sort(np.random.default_rng(0).permutation(long)[:256])
-instances = Rows(data.source_rows[rows], data.source_lengths[rows])
-solve = SolveConfig(inner_optimizer="sgd", steps=32, dev_batch=64, every=1)
+long = np.flatnonzero(data.source.lengths >= config.solve.minimum_tokens)
+rows = np.sort(np.random.default_rng(0).permutation(long)[:opened])
+instances = data.source.take(rows)
+solve = SolveConfig(inner_optimizer="sgd", steps=opened_steps, dev_batch=64, every=1)
 batches = draw_batches(solve, data, instances, seed=0)
 solved = score_instances(solve, Proxy(decoder, proxy), batches, instances)
 print(f"area under the desired loss: {solved.value:.2f}; {solved.health.describe()}")
@@ -109,14 +115,14 @@ for name, chosen in (("best", order[:5]), ("worst", order[::-1][:5])):
     print(f"{name}:", *(" ".join(text.split())[:90] for text in texts), sep="\n  ")
 
 # %% [markdown]
-# **All stages.** The same with 2,560 instances; then the scorer, its word on every document, the 30% of the tokens
-# that are kept (Gumbel top-$r$), and two models of equal budgets: one on the selection, one on random documents.
+# **All stages.** The same with the whole proxy set; then the regressor, its prediction for every document, the 30% of
+# the tokens that are kept (Gumbel top-$r$), and two models of equal budgets: one on the selection, one on random text.
 # Stages that are there already are left as they are. `report/report.html` in the run's folder shows it all.
 
 # %%
 metrics = run(config, out)
 print(metrics["verdict"])
-print(f"the scorer's rank correlation with the worth of documents it has not seen: {metrics['scorer_spearman']:.2f}")
+print(f"rank correlation of predicted and measured scores, held-out documents: {metrics['scorer_spearman']:.2f}")
 
 
 # %%

@@ -9,9 +9,9 @@ from importlib.metadata import version as _version
 
 from pmpjax.control import observables, prox
 from pmpjax.control.adjoint import AbstractAdjoint, Binomial, Checkpointed, Linearized, StoreAll
-from pmpjax.control.conditions import Check, PMPReport, spread_of, verify
+from pmpjax.control.conditions import Check, spread_of
 from pmpjax.control.costate import Sweep, costate
-from pmpjax.control.dynamics import Cost, Dynamics, Problem, Pulled, StepHealth
+from pmpjax.control.dynamics import Cost, Cotangents, Dynamics, Problem, StepHealth
 from pmpjax.control.health import Health, Status
 from pmpjax.control.observables import Point
 from pmpjax.control.rollout import Rollout, objective, rollout
@@ -25,6 +25,7 @@ from pmpjax.control.solvers import (
     ProximalGradient,
     SolveState,
 )
+from pmpjax.control.verify import PMPReport, verify
 from pmpjax.training import TrainState, area_under, terminal_loss, training_dynamics, uniform
 
 __version__ = _version("pmpjax")
@@ -36,6 +37,7 @@ __all__ = [
     "Check",
     "Checkpointed",
     "Cost",
+    "Cotangents",
     "Dynamics",
     "Evaluation",
     "FrankWolfe",
@@ -48,7 +50,6 @@ __all__ = [
     "Progress",
     "Proposal",
     "ProximalGradient",
-    "Pulled",
     "Record",
     "Rollout",
     "Solution",

@@ -1,6 +1,7 @@
 """Problems whose answers are known another way: closed forms, autodiff, brute force."""
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -153,3 +154,31 @@ def relative_error(found: PyTree, expected: PyTree) -> float:
     """|found - expected| / |expected| over all leaves."""
     a, b = (np.concatenate([np.ravel(np.asarray(x)) for x in jax.tree.leaves(t)]) for t in (found, expected))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def gumbel_order(scores: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
+    """Documents by z + noise, highest first, z the scores standardised by exact sums; equal ones keep their order."""
+    scores = np.asarray(scores, np.float64)
+    mean = math.fsum(scores) / len(scores) if np.ptp(scores) else scores[0]
+    deviation = math.sqrt(math.fsum((scores - mean) ** 2) / len(scores)) or 1.0
+    return np.argsort(-((scores - mean) / deviation + noise), kind="stable")
+
+
+def within_budget(order: np.ndarray, tokens: np.ndarray, budget: int | float, share: float = 1.0, groups=None):
+    """The first of `order` whose tokens fit into the budget, one document after the other; at least one.
+
+    Below a share of 1 a group of `groups` is closed by its first document that would exceed that share of the budget.
+    """
+    closed, held, chosen, total = set(), {}, [], 0
+    for document in order:
+        group = None if groups is None or share >= 1 else groups[document]
+        if group is not None:
+            if group in closed or held.get(group, 0) + tokens[document] > share * budget:
+                closed.add(group)
+                continue
+            held[group] = held.get(group, 0) + tokens[document]
+        if total + tokens[document] > budget:
+            break
+        total += tokens[document]
+        chosen.append(document)
+    return np.array(chosen or order[:1])

@@ -1,10 +1,13 @@
 """The house rules of the design: imports go one way, rooms keep to their business, the README runs."""
 
 import ast
+import graphlib
 import inspect
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import jax
@@ -78,6 +81,18 @@ def test_imports_go_one_way(module):
         assert "pmpjax" not in imported(tree)
 
 
+def test_no_module_imports_itself_through_others():
+    """Imports inside functions and for types count too: a circle is a circle."""
+    names = {module.replace("/", ".") for module in MODULES if not module.endswith("__init__")}
+    graph = {
+        module.replace("/", "."): {name for name in imported(ast.parse(path.read_text())) if name in names}
+        for module, path in MODULES.items()
+        if not module.endswith(("__init__", "__main__"))
+    }
+    order = graphlib.TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, which names the circle
+
+
 def test_the_walk_sees_what_it_forbids():
     source = "def f():\n    from pmpjax import runs\n    import pmpjax.pds.run\n    from pmpjax.law.report import x\n"
     rooms = own_rooms(ast.parse(source))
@@ -99,7 +114,77 @@ def test_control_and_training_know_no_flax_and_touch_no_file(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short(module):
-    assert len(MODULES[module].read_text().splitlines()) <= 400
+    assert len(MODULES[module].read_text().splitlines()) <= 300
+
+
+def test_control_and_training_stay_small():
+    """Lines of code, blank lines, comments and docstrings apart; DESIGN.md asks for 1,300, which nobody has reached
+    since singular coordinates came (450 lines)."""
+    ours = [path for module, path in MODULES.items() if room_of(module) in ("control", "training")]
+    assert sum(lines_of_code(path.read_text()) for path in ours) < 1800
+
+
+def lines_of_code(source):
+    """Lines that hold a token which is no comment, less those of docstrings."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    ignored = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    lines = {line for token in tokens if token.type not in ignored for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for one in body if isinstance(body, list) else []:
+            if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) and isinstance(one.value.value, str):
+                lines -= set(range(one.lineno, (one.end_lineno or one.lineno) + 1))
+    return len(lines)
+
+
+def test_lines_of_code_leave_out_what_is_none():
+    source = '"""Doc."""\n\n# why\nx = 1\ndef f():\n    """More\n    doc."""\n    return (\n        x)\n'
+    assert lines_of_code(source) == 4
+
+
+def test_pds_stays_small():
+    ours = [path for module, path in MODULES.items() if room_of(module) == "pds"]
+    assert len(ours) <= 26 and sum(len(path.read_text().splitlines()) for path in ours) <= 3000
+
+
+COVERED_BY = {
+    "pmpjax/cli/law": "tests/test_cli.py",
+    "pmpjax/cli/options": "tests/test_cli.py",
+    "pmpjax/cli/pds": "tests/test_cli.py",
+    "pmpjax/cli/training": "tests/test_cli.py",
+    "pmpjax/data/noise": "tests/pds/test_checks.py",
+    "pmpjax/data/packing": "tests/data/test_rows.py",
+    "pmpjax/data/prepared": "tests/data/test_corpus.py",
+    "pmpjax/data/sources/packages": "tests/data/sources/test_installed.py",
+    "pmpjax/data/sources/story_grammar": "tests/data/sources/test_stories.py",
+    "pmpjax/models/attention": "tests/models/test_decoder.py",
+    "pmpjax/models/layers": "tests/models/test_decoder.py",
+    "pmpjax/models/losses": "tests/models/test_decoder.py",
+    "pmpjax/models/positions": "tests/models/test_decoder.py",
+    "pmpjax/models/scorer": "tests/models/test_decoder.py",
+    "pmpjax/models/config": "tests/models/test_options.py",
+    "pmpjax/models/generate": "tests/models/test_decoder.py",
+    "pmpjax/models/huggingface": "tests/models/test_io.py",
+    "pmpjax/models/stacking": "tests/models/test_io.py",
+    "pmpjax/models/tensor_files": "tests/models/test_io.py",
+    "pmpjax/pds/config": "tests/pds/test_presets.py",
+    "pmpjax/pds/stages/pretrain": "tests/pds/test_pipeline.py",
+    "pmpjax/pds/stages/proxy": "tests/pds/test_pipeline.py",
+    "pmpjax/runs/seeds": "tests/pds/sweep/test_batches.py",
+    "pmpjax/train/model": "tests/costs/test_compiled.py",
+    "pmpjax/train/record": "tests/train/test_loop.py",
+    "pmpjax/train/warm_start": "tests/pds/sweep/test_problem.py",
+}
+"""Modules without a test file of their own name, and the test that covers each."""
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith(("__init__", "__main__"))])
+def test_each_module_has_its_test(module):
+    parts = module.split("/")[1:]
+    own = Path("tests", *parts[:-1], f"test_{parts[-1]}.py")
+    other = COVERED_BY.get(module)
+    assert (ROOT / own).exists() != (other is not None), f"{module}: {own}, or a line in COVERED_BY"
+    assert other is None or (ROOT / other).exists(), other
 
 
 def prints(tree):

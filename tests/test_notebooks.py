@@ -1,4 +1,4 @@
-"""The first cell of each notebook: it installs the clone around it on Colab, and does nothing elsewhere."""
+"""Each notebook is its script with the outputs of a full run; its first cell installs the clone around it on Colab."""
 
 import subprocess
 import sys
@@ -6,9 +6,21 @@ from types import ModuleType
 
 import pytest
 
-from tests.notebooks import FOLDER, cells_of
+from tests.notebooks import FOLDER, cells_of, kept
 
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebook_is_its_script_and_shows_what_it_printed_and_drew(name):
+    sources, outputs = kept(name)
+    assert sources == [text for _, text in cells_of(name)], "run `python -m tests.notebooks` again"
+    kinds = [kind for kind, _ in cells_of(name)]
+    assert kinds.count("sizes") == 1
+    code = [text for kind, text in cells_of(name) if kind != "markdown"]
+    for text, shown in zip(code, outputs, strict=True):
+        assert bool(shown) == ("print(" in text or text.splitlines()[-1].startswith("draw_")), text
+    assert any("image/png" in one.get("data", {}) for shown in outputs for one in shown)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@
 RUN is the folder of a `pmpjax pds run` (runs/pds-run), of which the corpus and the scorer are taken. In a round the
 stage scores the next documents of the corpus, with all that belongs to it: cutting into shards and batches, transfers,
 tables, Parquet, checking and removing the shards. Then, or before, the bare pass is called on the same batches, which
-lie on the device already. Neither compiles. Writes score.md and score.json beside this file.
+lie on the device already. Neither compiles. Writes score.md and score.json next to this file.
 """
 
 import argparse
@@ -25,7 +25,9 @@ import numpy as np
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import Prepared, load_prepared
 from pmpjax.models import ScorerModel
-from pmpjax.scoring.engine import ScoreConfig, build_score, computed_tokens, length_batches, prepared_shards
+from pmpjax.pds.stages.score import build_score
+from pmpjax.scoring.engine import ScoreConfig, computed_tokens, length_batches
+from pmpjax.scoring.shards import prepared_shards
 from pmpjax.train import load_params
 from pmpjax.train.model import ModelConfig, forward_flops
 
@@ -47,11 +49,10 @@ def documents_from(prepared: Prepared, first: int, rows: int) -> tuple[Prepared,
     own = slice(begin, end)
     taken = prepared._replace(
         documents=documents,
-        source_rows=prepared.source_rows[own],
-        source_lengths=prepared.source_lengths[own],
+        source=prepared.source.take(own),
         source_document=prepared.source_document[own] - first,
     )
-    return taken, part.stop if end + rows <= len(prepared.source_rows) else 0
+    return taken, part.stop if end + rows <= len(prepared.source.tokens) else 0
 
 
 def timed(work: Callable[[], Any]) -> dict[str, float]:
@@ -69,7 +70,7 @@ def stage(config: ScoreConfig, model: ModelConfig, prepared: Prepared, params: A
 
 
 def measure(run: Path, rounds: int, rows: int) -> dict:
-    config, model = ScoreConfig(), ModelConfig()
+    config, model = ScoreConfig(known_rows="predicted"), ModelConfig()
     prepared = load_prepared(run / "prepare")
     decoder = model.decoder(prepared.vocabulary)
     params = jax.device_put(load_params(run / "fit" / "params"))
@@ -77,8 +78,8 @@ def measure(run: Path, rounds: int, rows: int) -> dict:
     bare = jax.jit(lambda params, tokens, lengths: scorer.apply({"params": params}, tokens, lengths))
     results: dict = {"stage": [], "bare": [], "tokens": [], "computed": [], "peak": []}
 
-    longest, first = prepared.source_rows.shape[1], 0
-    shapes = {batch.length for batch in length_batches(prepared.source_lengths, longest, config)}
+    longest, first = prepared.source.tokens.shape[1], 0
+    shapes = {batch.length for batch in length_batches(prepared.source.lengths, longest, config)}
     begin = time.perf_counter()
     for length in shapes:
         bare(params, np.zeros((config.batch, length), np.int32), np.ones(config.batch, np.int32)).block_until_ready()
@@ -102,8 +103,8 @@ def measure(run: Path, rounds: int, rows: int) -> dict:
         if turn:
             for kind, answer in found.items():
                 results[kind].append(answer)
-            results["tokens"].append(int(part.source_lengths.sum()))
-            results["computed"].append(computed_tokens(part.source_lengths, longest, config))
+            results["tokens"].append(int(part.source.lengths.sum()))
+            results["computed"].append(computed_tokens(part.source.lengths, longest, config))
             ratio = found["bare"]["seconds"] / found["stage"]["seconds"]
             print(f"{turn}/{rounds} stage {found['stage']['seconds']:.2f} s, {ratio:.1%} of bare", file=sys.stderr)
         results["peak"].append(peak_flops())

@@ -32,8 +32,9 @@ def tokens(step: int) -> np.ndarray:
 def ours(weights: str):
     import optax
 
-    from pmpjax.models import Decoder, Rows, example_losses, load_pretrained
-    from pmpjax.train import train
+    from pmpjax.data import Rows
+    from pmpjax.models import Decoder, example_losses, load_pretrained
+    from pmpjax.train import train, train_step
 
     config, params = load_pretrained(weights)
     config = dataclasses.replace(config, loss_chunk=SIZES["loss_chunk"])
@@ -45,7 +46,7 @@ def ours(weights: str):
         # Each turn starts from the first weights, and includes the loop's own copies and bookkeeping.
         steps = yield
         batches = [Rows(tokens(step), lengths) for step in range(steps)]
-        yield train(losses, optimizer, params, batches, steps, steps_per_call=steps).losses.tolist()
+        yield train(train_step(losses, optimizer, steps_per_call=steps), params, batches, steps).losses.tolist()
 
 
 def peer(weights: str):

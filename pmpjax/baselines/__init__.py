@@ -3,9 +3,9 @@
 from pmpjax.baselines.dsir import dsir
 from pmpjax.baselines.gradients import gradient_flops, gradient_similarity
 from pmpjax.baselines.influence import influence, influence_flops
+from pmpjax.baselines.instances import Scorer
 from pmpjax.baselines.random import random
 from pmpjax.baselines.rho import rho_flops, rho_loss
-from pmpjax.baselines.scorers import Scorer
 
 __all__ = [
     "Scorer",

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from pmpjax.baselines.instances import check_positive
-from pmpjax.baselines.scorers import Scorer
+from pmpjax.baselines.instances import Scorer, check_positive
 from pmpjax.data import Prepared
+from pmpjax.data.duplicates import splitmix64
 
 
 def dsir(
@@ -52,9 +52,9 @@ def dsir(
     def score(prepared: Prepared, key: Array) -> Array:
         end = prepared.end_of_document
         target = [
-            hashed_ngrams(_stream(prepared.dev_rows, prepared.dev_lengths), order, buckets, end) for order in orders
+            hashed_ngrams(_stream(prepared.dev.tokens, prepared.dev.lengths), order, buckets, end) for order in orders
         ]
-        stream = _stream(prepared.source_rows, prepared.source_lengths)
+        stream = _stream(prepared.source.tokens, prepared.source.lengths)
         document = np.repeat(np.arange(len(prepared.documents.ids)), prepared.documents.n_tokens)
         source = [hashed_ngrams(stream, order, buckets, end) for order in orders]
         found = sum(np.bincount(bucket, minlength=buckets) for _, bucket in source)
@@ -85,18 +85,10 @@ def hashed_ngrams(
     code, inside = np.full(size, order, np.uint64), np.ones(size, bool)
     for offset in range(order):
         token = stream[offset : offset + size]
-        code = _mix(code ^ token.astype(np.uint64))
+        code = splitmix64(code ^ token.astype(np.uint64))
         inside &= token != end
     first = np.flatnonzero(inside)
     return first, (code[first] % np.uint64(buckets)).astype(np.int64)
-
-
-def _mix(code: np.ndarray) -> np.ndarray:
-    # The finaliser of SplitMix64: a bijection of 64 bits in which each bit of the input changes half of the output.
-    code = code + np.uint64(0x9E3779B97F4A7C15)
-    code = (code ^ (code >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    code = (code ^ (code >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return code ^ (code >> np.uint64(31))
 
 
 def _stream(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:

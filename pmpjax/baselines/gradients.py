@@ -10,16 +10,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines.instances import (
+    Scorer,
     check_positive,
     dev_rows,
     document_scores,
     row_values,
     source_rows,
 )
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses, parameter_count
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses, parameter_count
 from pmpjax.train.heldout import set_loss
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmpjax.baselines.instances import (
+    Scorer,
     check_positive,
     dev_rows,
     document_scores,
@@ -17,10 +18,9 @@ from pmpjax.baselines.instances import (
     source_rows,
     with_labels,
 )
-from pmpjax.baselines.scorers import Scorer
 from pmpjax.control import trees
-from pmpjax.data import Prepared
-from pmpjax.models import Decoder, Rows, example_losses
+from pmpjax.data import Prepared, Rows
+from pmpjax.models import Decoder, example_losses
 from pmpjax.train.heldout import set_loss
 
 
@@ -53,19 +53,19 @@ def influence(
     """s_d = <q, grad l_d(theta)> with (H + damping) q = grad L_dev(theta), H the Hessian of the training loss.
 
     Up-weighting document d by epsilon changes the target's loss by -epsilon s_d, to first order at a minimum: high is
-    good. All losses are in nats a label: l_d of the document, L_dev of the whole dev split, and the training loss
+    good. All losses are in nats per label: l_d of the document, L_dev of the whole dev split, and the training loss
     behind H of `hessian_rows` random rows of the source, which the key draws. q comes from conjugate gradients on
     Hessian-vector products (a jvp of the gradient), <q, grad l> of a chunk of rows from one jvp of their losses; no
     Hessian and no gradient of a single document is formed. Each row is predicted from itself alone, and the score of
     a document is the mean of its rows' weighted by their labels, which is exactly that of its mean loss.
 
     A proxy is not at a minimum, H has negative eigenvalues: where the search meets a direction that `damping` does not
-    lift it ends and keeps what it has, as trust-region methods do, and says so in a warning.
+    lift it ends and keeps what it has, as trust-region methods do, with a warning.
 
     Args:
         proxy_params: theta, as `decoder` takes it.
-        damping: added to H's diagonal, in nats a label by squared parameter. A proxy of 0.6M parameters after 160 steps
-            needed more than 0.3.
+        damping: added to H's diagonal, in nats per label and squared parameter. A proxy of 0.6M parameters after 160
+            steps needed more than 0.3.
         iterations: at most.
         tolerance: of the residual, relative to the gradient.
         chunk: rows evaluated at once.
@@ -99,7 +99,7 @@ def influence(
         return conjugate_gradient(product, desired, iterations=iterations, tolerance=tolerance)
 
     @jax.jit
-    def along(operands: tuple[Any, Any], rows: Rows) -> Array:
+    def directional_derivative(operands: tuple[Any, Any], rows: Rows) -> Array:
         params, direction = operands
         return jax.jvp(lambda p: losses(p, rows), (params,), (direction,))[1]
 
@@ -116,7 +116,7 @@ def influence(
                 UserWarning,
                 stacklevel=2,
             )
-        values = row_values(along, (params, found.solution), source_rows(prepared), chunk)
+        values = row_values(directional_derivative, (params, found.solution), source_rows(prepared), chunk)
         return document_scores(prepared, values, "influence", "raise damping")
 
     return score
@@ -146,7 +146,7 @@ def conjugate_gradient(product: Callable[[Any], Any], b: Any, *, iterations: int
     >>> found.solution.round(4).tolist(), int(found.iterations), bool(found.convex)
     ([1.0, 1.0], 2, True)
     """
-    # jax.scipy's cg goes on through negative curvature, where its answer is no better than noise, and says nothing.
+    # jax.scipy's cg goes on through negative curvature, where its answer is no better than noise, without a warning.
     size = trees.inner(b, b)
 
     def unfinished(state: tuple[Any, Any, Any, Array, Array, Array]) -> Array:

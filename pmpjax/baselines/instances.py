@@ -1,4 +1,4 @@
-"""Rows in chunks of one shape, and documents from their rows: what the baselines with a proxy model share."""
+"""What baselines share: the signature of a scorer, rows in chunks of one shape, documents from their rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,23 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pmpjax.data import Prepared
-from pmpjax.models import Rows
+from pmpjax.data import Prepared, Rows
 from pmpjax.train.heldout import in_chunks
+
+Scorer = Callable[[Prepared, Array], Array]
+"""(prepared, key) -> [D], one score for each document of the source in their order; the highest are kept.
+
+PDS's score and every baseline have this signature, so that selection and pretraining treat them alike. The key is the
+method's only randomness. Scores are finite; their scale does not matter, for selection standardises them.
+"""
 
 
 def source_rows(prepared: Prepared) -> Rows:
     """All rows of the source, [R, L]."""
-    return Rows(prepared.source_rows, prepared.source_lengths)
+    return prepared.source
 
 
 def dev_rows(prepared: Prepared) -> Rows:
-    """The rows of the target's dev split that have a label; the test split is for the verdict alone.
+    """The rows of the target's dev split that have a label; the test split is for the evaluation alone.
 
     Raises:
         ValueError: none has.
     """
-    return with_labels(Rows(prepared.dev_rows, prepared.dev_lengths), "the target's dev split")
+    return with_labels(prepared.dev, "the target's dev split")
 
 
 def with_labels(rows: Rows, name: str) -> Rows:
@@ -47,21 +53,21 @@ def row_values(function: Callable[[Any, Rows], Array], operands: Any, rows: Rows
     return np.concatenate(parts)[: len(rows.lengths)]
 
 
-def document_scores(prepared: Prepared, values: np.ndarray, method: str, mend: str) -> Float[Array, " documents"]:
+def document_scores(prepared: Prepared, values: np.ndarray, method: str, hint: str) -> Float[Array, " documents"]:
     """s_d = sum_r m_r v_r / sum_r m_r over the rows r of document d, with m_r their labels (tokens less one): [D].
 
-    What is linear in a row's mean loss becomes that of the document's mean loss a label. A document of one token has
-    no label and teaches nothing: it gets the lowest score of the others.
+    What is linear in a row's mean loss becomes that of the document's mean loss per label. A document of one token
+    has no label: it gets the lowest score of the others.
 
     Args:
         values: [R], one for each row of the source.
-        method, mend: named in the error.
+        method, hint: named in the error.
 
     Raises:
         ValueError: a score is not finite, or no document has a label.
     """
     documents = len(prepared.documents.ids)
-    labels = prepared.source_lengths.astype(np.float64) - 1
+    labels = prepared.source.lengths.astype(np.float64) - 1
     total = np.bincount(prepared.source_document, labels, minlength=documents)
     if not total.any():
         raise ValueError(f"{method}: no document of the source has two tokens; give it longer texts")
@@ -71,7 +77,7 @@ def document_scores(prepared: Prepared, values: np.ndarray, method: str, mend: s
         bad = np.flatnonzero(~np.isfinite(scores))
         raise ValueError(
             f"{method}: {len(bad)} of {documents} scores are not finite, the first of document "
-            f"{prepared.documents.ids[bad[0]]}; {mend}"
+            f"{prepared.documents.ids[bad[0]]}; {hint}"
         )
     return jnp.asarray(np.where(total > 0, scores, scores[total > 0].min()))
 

@@ -1,131 +1,151 @@
-"""The stage `rivals`: other methods' word on every document, from the proxy that PDS uses and the same dev split."""
+"""The baselines as data: what each one is called, where it comes from, what it costs, and how it is made."""
 
-import difflib
-import json
-import time
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pmpjax.baselines import (
-    Scorer,
-    dsir,
-    gradient_flops,
-    gradient_similarity,
-    influence,
-    influence_flops,
-    rho_flops,
-    rho_loss,
-)
+from pmpjax.baselines.dsir import dsir
+from pmpjax.baselines.gradients import gradient_flops, gradient_similarity
+from pmpjax.baselines.influence import influence, influence_flops
+from pmpjax.baselines.instances import Scorer
+from pmpjax.baselines.rho import rho_flops, rho_loss
 from pmpjax.data import Prepared
 from pmpjax.models import Decoder
-from pmpjax.runs import atomic, write_json
-from pmpjax.runs.progress import Bar
-from pmpjax.runs.seeds import stage_key
+from pmpjax.runs.errors import nearest
 from pmpjax.train.model import ModelConfig, forward_flops
 from pmpjax.train.warm_start import WarmStart
 
-Rival = Literal["dsir", "rho-loss", "influence", "gradient-similarity"]
-RIVALS: tuple[Rival, ...] = get_args(Rival)
+BaselineName = Literal["dsir", "rho-loss", "influence", "gradient-similarity"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 TUNING_STEPS, TUNING_BATCH = 100, 16
 HESSIAN_ROWS, ITERATIONS = 256, 20
 
 
-class Method(NamedTuple):
-    """scorer: the method on a proxy. flops: of scoring the whole source once, the proxy's training not among them."""
+class Setting(NamedTuple):
+    """What a baseline is made from: the data, and the proxy with its sizes."""
 
-    scorer: Scorer
-    flops: float
+    model: ModelConfig
+    prepared: Prepared
+    proxy: WarmStart
+
+    @property
+    def decoder(self) -> Decoder:
+        """The proxy's module."""
+        return Decoder(self.model.decoder(self.prepared.vocabulary))
+
+    @property
+    def source_rows(self) -> int:
+        """Rows of the source."""
+        return len(self.prepared.source.tokens)
+
+    @property
+    def dev_rows(self) -> int:
+        """Rows of the target's dev split."""
+        return len(self.prepared.dev.tokens)
+
+    def forward(self, rows: int) -> float:
+        """FLOPs of the proxy's forward pass over so many rows."""
+        labels = self.prepared.source.tokens.shape[1] - 1
+        return forward_flops(self.model.decoder(self.prepared.vocabulary), rows * labels)
 
 
-def check_rivals(names: Sequence[str]) -> None:
-    """ValueError for a name that is none of `RIVALS`, with the near ones, or that is there twice.
+class Baseline(NamedTuple):
+    """A method of selection that PDS is compared with.
 
-    >>> check_rivals(["rho"])
-    Traceback (most recent call last):
-    ValueError: rivals names 'rho'; did you mean rho-loss? (dsir, rho-loss, influence, gradient-similarity)
+    Fields:
+        title: as on a page. paper, arxiv: where the method comes from; its function names what is different here.
+        uses_proxy: whether it needs the proxy's training, whose cost then counts as its own.
+        scorer: makes the method.
+        flops: of scoring the whole source once, the proxy's training not among them.
     """
-    for name in names:
-        if name not in RIVALS:
-            near = difflib.get_close_matches(name, RIVALS, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else "; expected one of"
-            raise ValueError(f"rivals names {name!r}{hint} ({', '.join(RIVALS)})")
-    if len(set(names)) < len(names):
-        raise ValueError(f"rivals names one twice: {', '.join(names)}; name each once")
+
+    title: str
+    paper: str
+    arxiv: str
+    uses_proxy: bool
+    scorer: Callable[[Setting], Scorer]
+    flops: Callable[[Setting], float]
 
 
-def rival_method(name: Rival, model: ModelConfig, prepared: Prepared, proxy: WarmStart) -> Method:
-    """A method by its name, with the settings of its own function in `pmpjax.baselines`.
-
-    DSIR adds the log weights of all n-grams, as its paper does, and multiplies no matrices: its FLOPs are 0. Gradient
-    similarity has the moments that the proxy's training ended with. Influence is counted with all its iterations, of
-    which it may need fewer.
-    """
-    if name == "dsir":
-        return Method(dsir(), 0.0)
-    config = model.decoder(prepared.vocabulary)
-    decoder, rows, dev_rows = Decoder(config), len(prepared.source_rows), len(prepared.dev_rows)
-    length = prepared.source_rows.shape[1] - 1
-
-    def forward(count: int) -> float:
-        return forward_flops(config, count * length)
-
-    if name == "rho-loss":
-        scorer = rho_loss(decoder, proxy.params, steps=TUNING_STEPS, batch=TUNING_BATCH)
-        return Method(scorer, float(rho_flops(forward, rows=rows, steps=TUNING_STEPS, batch=TUNING_BATCH)))
-    if name == "influence":
-        scorer = influence(decoder, proxy.params, iterations=ITERATIONS, hessian_rows=HESSIAN_ROWS)
-        drawn = min(HESSIAN_ROWS, rows)
-        flops = influence_flops(forward, rows=rows, dev_rows=dev_rows, hessian_rows=drawn, iterations=ITERATIONS)
-        return Method(scorer, float(flops))
-    scorer = gradient_similarity(
-        decoder,
+def _gradient_similarity(of: Setting) -> Scorer:
+    proxy = of.proxy  # with the moments that its training ended with
+    return gradient_similarity(
+        of.decoder,
         proxy.params,
         opt_state=proxy.opt_state,
         first_moment=proxy.optimizer.first_moment,
         second_moment=proxy.optimizer.second_moment,
     )
-    return Method(scorer, float(gradient_flops(forward, rows=rows, dev_rows=dev_rows)))
 
 
-def build_rivals(
-    rivals: Sequence[Rival],
-    model: ModelConfig,
-    prepared: Prepared,
-    proxy: WarmStart,
-    seed: int,
-    folder: Path,
-    bar: Bar,
-) -> None:
-    """Scores the whole source once by each of `rivals`; every method's key comes from the seed and its name.
+REGISTRY: dict[BaselineName, Baseline] = {
+    "dsir": Baseline(
+        title="DSIR",
+        paper="Data Selection for Language Models via Importance Resampling",
+        arxiv="2302.03169",
+        uses_proxy=False,
+        scorer=lambda of: dsir(),
+        flops=lambda of: 0.0,  # no matrix product
+    ),
+    "rho-loss": Baseline(
+        title="RHO-Loss",
+        paper="Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt",
+        arxiv="2206.07137",
+        uses_proxy=True,
+        scorer=lambda of: rho_loss(of.decoder, of.proxy.params, steps=TUNING_STEPS, batch=TUNING_BATCH),
+        flops=lambda of: rho_flops(of.forward, rows=of.source_rows, steps=TUNING_STEPS, batch=TUNING_BATCH),
+    ),
+    "influence": Baseline(
+        title="influence",
+        paper="Understanding Black-box Predictions via Influence Functions",
+        arxiv="1703.04730",
+        uses_proxy=True,
+        scorer=lambda of: influence(of.decoder, of.proxy.params, iterations=ITERATIONS, hessian_rows=HESSIAN_ROWS),
+        flops=lambda of: influence_flops(  # all iterations, of which it may need fewer
+            of.forward,
+            rows=of.source_rows,
+            dev_rows=of.dev_rows,
+            hessian_rows=min(HESSIAN_ROWS, of.source_rows),
+            iterations=ITERATIONS,
+        ),
+    ),
+    "gradient-similarity": Baseline(
+        title="gradient similarity",
+        paper="LESS: Selecting Influential Data for Targeted Instruction Tuning",
+        arxiv="2402.04333",
+        uses_proxy=True,
+        scorer=_gradient_similarity,
+        flops=lambda of: gradient_flops(of.forward, rows=of.source_rows, dev_rows=of.dev_rows),
+    ),
+}
+"""The baselines by name, with the settings that a run compares PDS with."""
 
-    Files:
-        METHOD.parquet: id, score; one line a document, in the corpus's order.
-        rivals.json: `methods` {method: seconds with compilation, FLOPs, warnings}, and the sum of the FLOPs.
-    A killed run goes on with the first method whose Parquet is not there.
+
+def title(name: str) -> str:
+    """A method as it is written on a page; a name that is not in the registry stays as it is.
+
+    >>> title("rho-loss"), title("random")
+    ('RHO-Loss', 'random')
     """
-    path = folder / "rivals.json"
-    methods: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
-    for name in rivals:
-        scores_path = folder / f"{name}.parquet"
-        if not scores_path.exists():
-            scorer, flops = rival_method(name, model, prepared, proxy)
-            begin = time.perf_counter()
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                scores = np.asarray(scorer(prepared, stage_key(seed, "rivals", name)), np.float64)
-            methods[name] = {
-                "seconds": time.perf_counter() - begin,
-                "flops": flops,
-                "warnings": [str(one.message) for one in caught],
-            }
-            write_json(path, {"methods": methods, "flops": sum(one["flops"] for one in methods.values())})
-            with atomic(scores_path) as temporary:  # last: its presence means that the method is done
-                pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": scores}), temporary)
-        bar.update(1, method=name)
+    return REGISTRY[name].title if name in REGISTRY else name
+
+
+def uses_proxy(name: str) -> bool:
+    """Whether a baseline needs the proxy's training, whose cost then counts as its own."""
+    return any(baseline.uses_proxy for known, baseline in REGISTRY.items() if known == name)
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """ValueError for a name that is none of `BASELINES`, with the nearest one, or that is there twice.
+
+    >>> check_baselines(["rho"])
+    Traceback (most recent call last):
+    ValueError: baselines names 'rho'; did you mean rho-loss? (dsir, rho-loss, influence, gradient-similarity)
+    """
+    for name in names:
+        if name not in BASELINES:
+            meant = nearest(name, BASELINES)
+            hint = f"; did you mean {meant}?" if meant else "; expected one of"
+            raise ValueError(f"baselines names {name!r}{hint} ({', '.join(BASELINES)})")
+    if len(set(names)) < len(names):
+        raise ValueError(f"baselines names one twice: {', '.join(names)}; name each once")

@@ -7,11 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from pmpjax.baselines.instances import check_positive, dev_rows, document_scores, row_values, source_rows
-from pmpjax.baselines.scorers import Scorer
-from pmpjax.data import Prepared, batch_schedule, scheduled_batches
-from pmpjax.models import Decoder, Rows, example_losses
-from pmpjax.train import OptimizerConfig, adamw, train
+from pmpjax.baselines.instances import Scorer, check_positive, dev_rows, document_scores, row_values, source_rows
+from pmpjax.data import Prepared, Rows, batch_schedule, scheduled_batches
+from pmpjax.models import Decoder, example_losses
+from pmpjax.train import OptimizerConfig, adamw, train, train_step
 
 FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=10)
 
@@ -27,7 +26,7 @@ def rho_loss(
 ) -> Scorer:
     """s_d = l_d(theta) - l_d(theta'), theta' = the proxy theta after `steps` steps of AdamW on the target's dev split.
 
-    l_d is the loss of document d in nats a label, each row predicted from itself alone. The paper scores a batch's
+    l_d is the loss of document d in nats per label, each row predicted from itself alone. The paper scores a batch's
     examples while it trains, with the current model as theta and a model of held-out data as theta' (the
     "irreducible" loss); here, as in PDS's comparison, the proxy stands for the first and its fine-tuned copy for the
     second, so that the whole corpus is scored once. The key decides the order of the fine-tuning data.
@@ -45,7 +44,8 @@ def rho_loss(
     Source: RHO-Loss (arXiv 2206.07137), equation 3; as a static score in PDS (arXiv 2410.07064), section 3.1.
     """
     check_positive("rho_loss", steps=steps, batch=batch, chunk=chunk)
-    losses, rule = example_losses(decoder), adamw(optimizer, steps)
+    losses = example_losses(decoder)
+    step = train_step(losses, adamw(optimizer, steps))
 
     @jax.jit
     def reducible(params: tuple[Any, Any], rows: Rows) -> Array:
@@ -56,7 +56,7 @@ def rho_loss(
         order = batch_schedule(
             len(target.lengths), steps, batch, seed=int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
         )
-        tuned = train(losses, rule, proxy_params, scheduled_batches(target, order), steps).params
+        tuned = train(step, proxy_params, scheduled_batches(target, order), steps).params
         values = row_values(reducible, (proxy_params, tuned), source_rows(prepared), chunk)
         return document_scores(prepared, values, "rho_loss", "lower the fine-tuning's learning rate")
 

@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a bug or a failed check, 2 what the user can mend, 130 st
 141 when nobody reads its output any more.
 """
 
-import difflib
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from pmpjax.cli import doctor, law, pds, training
 from pmpjax.cli.options import Command
 from pmpjax.runs import RunError
+from pmpjax.runs.errors import nearest
 from pmpjax.runs.interrupt import deferred
 
 COMMANDS: dict[tuple[str, ...], Command] = {**pds.COMMANDS, **training.COMMANDS, **law.COMMANDS, **doctor.COMMANDS}
@@ -101,8 +101,8 @@ def _overview(arguments: list[str], words: int) -> int:
         return 0
     if given and not below:
         known = [" ".join(name) for name in COMMANDS]
-        near = difflib.get_close_matches(" ".join(given), known, n=1, cutoff=0.4)
-        hint = f"; did you mean `pmpjax {near[0]}`?" if near else ""
+        meant = nearest(" ".join(given), known)
+        hint = f"; did you mean `pmpjax {meant}`?" if meant else ""
         _say(f"error: no command {' '.join(given)!r}{hint} (commands: {', '.join(known)})")
     else:
         _say(f"error: expected a command before {arguments[words]!r}; `pmpjax --help` lists them")

@@ -96,7 +96,7 @@ def _sweep_error() -> float:
     from pmpjax import observables as obs
     from pmpjax.law import problems
 
-    config = problems.PerceptronProblem(dimension=8, train=16, dev=16, test=1, holdout=1, steps=12)
+    config = problems.PerceptronProblem(dimension=8, train=16, dev=16, test=1, steps=12)
     drawn = problems.draw(config, seed=0)
     problem = problems.control_problem(config, drawn)
     x0, policy = problem.dynamics.init(drawn.params), pmp.uniform(config.steps, config.train)

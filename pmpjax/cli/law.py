@@ -24,8 +24,8 @@ def perceptron(arguments: list[str], name: str, announce: Callable[[Path], None]
         {
             "acceleration ratio (desired test set)": "never reached" if ratio is None else f"{ratio:.2f}",
             "area under the desired dev loss": f"{curve['initial']:.1f} -> {curve['final']:.1f}",
-            "spread of worth along the costate (kkt)": _change(metrics["kkt_spread"]),
-            "spread of worth along the desired gradient (law)": _change(metrics["law_spread"]),
+            "spread of contributions along the costate (kkt)": _change(metrics["kkt_spread"]),
+            "spread of contributions along the desired gradient (law)": _change(metrics["law_spread"]),
             "costate sweeps": f"{metrics['sweeps']:g}",
             "seconds": f"{metrics['seconds']:.1f}",
             "metrics": str(out / "metrics.json"),

@@ -4,24 +4,39 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pmpjax.cli.options import Command, near, parse, show_table, value_of
+from pmpjax.cli.options import Command, Offer, near, parse, show_table, value_of
 
 STAGES = {
     "prepare": "text to tokens: tokenizer, rows, document index; copies and leaks removed",
     "proxy": "a warm proxy model on random text of the source",
-    "solve": "the costate sweep: the worth of every proxy instance",
-    "fit": "a scorer that tells the worth from the text",
+    "solve": "the costate sweep: the score of every proxy instance",
+    "fit": "a regressor that predicts the score from the text",
     "score": "the scorer on every document",
-    "rivals": "other methods' scores of every document",
+    "baselines": "other methods' scores of every document",
     "select": "the documents kept, by each method and seed",
     "pretrain": "the same model on each selection, at equal budgets",
-    "receding": "one more model a seed, whose data are selected anew every --mpc steps",
+    "receding": "one more model a seed, whose data are selected again every --receding-horizon steps",
     "evaluate": "speed-up and final losses on the target's test split",
     "report": "report.html and metrics.json",
 }
-"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.table`."""
+"""Here and not imported, so that `--help` answers at once; a test holds them against `pmpjax.pds.pipeline`."""
+
+
+# What a user of a run needs; --help-all lists the others.
+BRIEF = (
+    *("preset", "method", "config", "stages-from", "dry-run", "hardware", "source", "target", "seed", "seeds"),
+    *("baselines", "receding-horizon", "prepare.vocabulary", "prepare.length", "prepare.near-duplicates"),
+    *("model.preset", "select.ratio", "select.largest-share", "select.repeat-by-rank"),
+    *("pretrain.steps", "pretrain.batch", "pretrain.optimizer.learning-rate"),
+)
+
+# Tried and not kept (experiments/log/pds_compare.md), or what --method sets: Python's `PDSConfig` has them.
+WITHHELD = (
+    *("solve.inner-optimizer", "solve.trajectory", "solve.first-instances", "solve.first-rate", "solve.add-scores"),
+    *("solve.outer-rate", "fit.clip", "score.known-rows", "select.slope"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +45,17 @@ class StartOptions:
 
     Attributes:
         preset: where the values of options not given come from: tiny, small, colab-tpu, paper-160m, paper-470m,
-            paper-1b, paper-1.7b; None is tiny, or how the run was begun that is gone on with (a stage by itself) or
-            that stages are taken from.
+            paper-1b, paper-1.7b; None is tiny, or those of the run that is continued or that stages are taken from.
+        method: how scores are made and used: "default", or "paper" (arXiv 2410.07064: SGD along text as it comes, the
+            regressor's prediction for all, each document once per pass); None is that of the preset or the run.
+        config: a run's config.json, to begin the same run in another folder; other options change it.
         stages_from: another run's folder, whose stages are taken where their settings and the stages before them are
-            the same: for more seeds, another ratio, other methods beside it.
+            the same: for more seeds, another ratio, other methods to compare with.
     """
 
     preset: str | None = None
+    method: Literal["default", "paper"] | None = None
+    config: Path | None = None
     stages_from: Path | None = None
 
 
@@ -64,12 +83,13 @@ def run(arguments: list[str], name: str, announce: Callable[[Path], None]) -> in
     given, preset = _given_preset(arguments)
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(_default(given, value_of(arguments, "--stages-from", "None")), arguments),
+        _default(arguments, value_of(arguments, "--stages-from", "None")),
         arguments,
         name,
         "From raw text to the part of it that trains the best model for a desired domain.",
         _folder("runs/pds-run", preset),
         RunOptions(given),
+        Offer(BRIEF, WITHHELD),
     )
     if options.dry_run:
         return _dry_run(config, preset, options)
@@ -95,13 +115,23 @@ def _given_preset(arguments: list[str]) -> tuple[str | None, str]:
     return given, given or "tiny"
 
 
-def _default(given: str | None, *folders: str) -> Any:
-    """The values of options not given: the preset's, else those of the first run found in the folders, else tiny's."""
+def _default(arguments: list[str], *folders: str) -> Any:
+    """The values of options not given: of --config or --preset, else of the first run found in the folders, else
+    tiny's; with --method's recipe, where one is asked for."""
     from pmpjax.pds import PDSConfig
-    from pmpjax.runs import stored_config
+    from pmpjax.pds.presets import METHODS, with_method
+    from pmpjax.runs import read_config, stored_config
 
-    stored = (stored_config(folder, PDSConfig) for folder in folders if given is None)
-    return next((config for config in stored if config is not None), None) or _preset(given or "tiny")
+    given, _ = _given_preset(arguments)
+    file, method = value_of(arguments, "--config", "None"), value_of(arguments, "--method", "None")
+    if file != "None" and given is not None:
+        raise ValueError(f"both --config {file} and --preset {given} are given: each has a value for every option")
+    if file != "None":
+        config = read_config(file, PDSConfig)
+    else:
+        stored = (stored_config(folder, PDSConfig) for folder in folders if given is None)
+        config = next((one for one in stored if one is not None), None) or _preset(given or "tiny")
+    return _own_models(with_method(config, method) if method in METHODS else config, arguments)
 
 
 def _preset(name: str) -> Any:
@@ -142,8 +172,9 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pmpjax.costs.dry_run import HEADER, dry_run_notes, dry_run_rows, simulate_devices
     from pmpjax.costs.hardware import hardware
-    from pmpjax.pds.dry_run import HEADER, dry_run, dry_run_notes, dry_run_rows, simulate_devices
+    from pmpjax.pds.dry_run import dry_run
     from pmpjax.pds.presets import PLACEMENTS
 
     placement = dataclasses.replace(PLACEMENTS[preset], utilisation=options.utilisation, rate=options.rate)
@@ -170,25 +201,26 @@ def _dry_run(config: Any, preset: str, options: RunOptions) -> int:
 
 def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
     """`pmpjax pds compare`."""
-    from pmpjax.baselines.registry import RIVALS
+    from pmpjax.baselines.registry import BASELINES
     from pmpjax.pds import pipeline
     from pmpjax.pds.compare import comparison_table
 
     given, preset = _given_preset(arguments)
-    begun = _default(given, value_of(arguments, "--stages-from", "None"))
-    default = dataclasses.replace(begun, rivals=RIVALS, seeds=5)
+    begun = _default(arguments, value_of(arguments, "--stages-from", "None"))
+    default = dataclasses.replace(begun, baselines=BASELINES, seeds=5)
     config, out, options = parse(
         pipeline.PDSConfig,
-        _own_models(default, arguments),
+        default,
         arguments,
         name,
         "PDS, random and other methods of selection at equal budgets, over seeds.",
         _folder("runs/pds-compare", preset),
         StartOptions(given),
+        Offer(BRIEF, WITHHELD),
     )
     _check_data(preset, config)
-    if not config.rivals:
-        raise ValueError("rivals is empty, expected one at least to compare with; `pmpjax pds run` takes none")
+    if not config.baselines:
+        raise ValueError("baselines is empty, expected one at least to compare with; `pmpjax pds run` takes none")
     announce(out)
     metrics = pipeline.run(config, out, options.stages_from)
     from rich.console import Console
@@ -200,12 +232,18 @@ def compare(arguments: list[str], name: str, announce: Callable[[Path], None]) -
         table.add_row(*row)
     console = Console()
     console.print(table)
-    for own in metrics["stages"]["rivals"]["methods"].values():
+    for own in metrics["stages"]["baselines"]["methods"].values():
         for text in own["warnings"]:
             console.print(f"warning: {text}", markup=False)
     console.print(metrics["verdict"], markup=False)
     console.print(f"report: {out / 'report' / 'report.html'}, table: {out / 'compare.json'}", markup=False)
     return 0
+
+
+def _offer(stage: str) -> Offer:
+    """A stage's own options; those of the data for `prepare`, of the methods for what compares them."""
+    own = {"prepare": ("source", "target", "seed"), "baselines": ("baselines",), "receding": ("receding-horizon",)}
+    return Offer(("preset", "method", "config", "stages-from", f"{stage}.", *own.get(stage, ())), WITHHELD)
 
 
 def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[Path], None]) -> int:
@@ -214,13 +252,13 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
 
     given, preset = _given_preset(arguments)
     folder = _folder("runs/pds-run", preset)
-    begun = _default(given, value_of(arguments, "--out", folder), value_of(arguments, "--stages-from", "None"))
+    begun = _default(arguments, value_of(arguments, "--out", folder), value_of(arguments, "--stages-from", "None"))
     describe = (
         f"One stage of `pmpjax pds run`: {STAGES[stage]}. Options not given are those that the run was begun with, or "
         "the preset's where one is given."
     )
     config, out, options = parse(
-        PDSConfig, _own_models(begun, arguments), arguments, name, describe, folder, StartOptions(given)
+        PDSConfig, begun, arguments, name, describe, folder, StartOptions(given), _offer(stage)
     )
     _check_data(preset, config)
     announce(out)
@@ -230,6 +268,6 @@ def one_stage(stage: str, arguments: list[str], name: str, announce: Callable[[P
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("pds", "run"): Command("select the pre-training data that a desired domain needs, and measure it", run),
-    ("pds", "compare"): Command("PDS beside DSIR, RHO-Loss, influence and gradient similarity, over seeds", compare),
+    ("pds", "compare"): Command("PDS and the baselines at equal budgets, over seeds", compare),
     **{("pds", stage): Command(help, functools.partial(one_stage, stage)) for stage, help in STAGES.items()},
 }

@@ -7,7 +7,7 @@ loss a step, for SGD with a dev batch as large as the train batch, and in states
 |---|---|---|
 | `Checkpointed()`, the default | 6 | 2 sqrt(T) states |
 | `StoreAll()` | 5 | T states |
-| `Linearized()` | 4 | T linearised steps: for plants that are small beside memory |
+| `Linearized()` | 4 | T linearised steps: for plants that are small compared with memory |
 | `Binomial(slots)` | 4 + forward steps a step (4.4 at T = 4,096 and 12 slots) | `slots` states, whatever T |
 """
 
@@ -23,11 +23,11 @@ from jaxtyping import Array, PyTree
 
 from pmpjax.control import trees
 from pmpjax.control.binomial import schedule
-from pmpjax.control.dynamics import Transition
+from pmpjax.control.dynamics import Transition, Vjp
 from pmpjax.control.tracing import Residuals
 
 Start = Callable[[PyTree], PyTree]
-Visit = Callable[[PyTree, Array, PyTree, PyTree, Callable[[PyTree], Any]], PyTree]
+Visit = Callable[[PyTree, Array, PyTree, PyTree, Vjp], PyTree]
 
 
 class AbstractAdjoint(abc.ABC):
@@ -35,11 +35,21 @@ class AbstractAdjoint(abc.ABC):
 
     @abc.abstractmethod
     def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
-        """carry = start(x_T), then carry = visit(carry, t, x_t, x_{t+1}, pull_t) for t = T-1 .. 0.
+        """carry = start(x_T), then carry = visit(carry, t, x_t, x_{t+1}, vjp_t) for t = T-1 .. 0.
 
-        Returns x_T and the last carry. pull_t maps lambda_{t+1} to the `Pulled` covector of step t. Loops are scans of
-        known length, so that a sweep can itself be differentiated in reverse.
+        Returns x_T and the last carry. vjp_t maps lambda_{t+1} to the `Cotangents` of step t. Loops are scans of known
+        length, so that a sweep can itself be differentiated in reverse.
         """
+
+
+def _visit_in_reverse(transition: Transition, carry: PyTree, steps: Array, states: PyTree, visit: Visit) -> PyTree:
+    """The last carry; each of `steps` is linearised at its row of `states`."""
+
+    def back(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+        t, x = row
+        return visit(carry, t, x, *transition.linearize(t, x)), None
+
+    return jax.lax.scan(back, carry, (steps, states), reverse=True)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +57,8 @@ class StoreAll(AbstractAdjoint):
     """Keep every state x_t; linearise each step again on the way back."""
 
     def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
-        steps = jnp.arange(transition.horizon, dtype=jnp.int32)
-        final, states = jax.lax.scan(lambda x, t: (transition.advance(t, x), x), state, steps)
-
-        def back(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-            t, x = row
-            return visit(carry, t, x, *transition.linearize(t, x)), None
-
-        carry, _ = jax.lax.scan(back, start(final), (steps, states), reverse=True)
-        return final, carry
+        final, states = jax.lax.scan(lambda x, t: (transition.advance(t, x), x), state, transition.steps)
+        return final, _visit_in_reverse(transition, start(final), transition.steps, states, visit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,26 +70,25 @@ class Linearized(AbstractAdjoint):
     """
 
     def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
-        steps = jnp.arange(transition.horizon, dtype=jnp.int32)
         residuals = Residuals(
-            lambda x, u, w: transition.linearize_at(x, u, w)[1],
+            lambda x, u, w: transition.pullback(x, u, w)[1],
             (state, transition.control(0), transition.input(0)),
-            (True, transition.control_varies, transition.input_varies),
+            (True, transition.problem.control_axis is not None, transition.problem.input_axis is not None),
         )
 
         def forward(x: PyTree, t: Array) -> tuple[PyTree, tuple[PyTree, list[Any]]]:
-            following, pull = transition.linearize(t, x)
-            return following, (x, residuals.pack(pull))
+            following, vjp = transition.linearize(t, x)
+            return following, (x, residuals.pack(vjp))
 
-        final, (states, kept) = jax.lax.scan(forward, state, steps)
+        final, (states, kept) = jax.lax.scan(forward, state, transition.steps)
 
         def back(carry: tuple[PyTree, PyTree], row: tuple[Array, PyTree, list[Any]]) -> tuple[PyTree, None]:
             inner, following = carry
             t, x, leaves = row
-            pull = residuals.unpack(leaves, (x, transition.control(t), transition.input(t)))
-            return (visit(inner, t, x, following, pull), x), None
+            vjp = residuals.unpack(leaves, (x, transition.control(t), transition.input(t)))
+            return (visit(inner, t, x, following, vjp), x), None
 
-        (carry, _), _ = jax.lax.scan(back, (start(final), final), (steps, states, kept), reverse=True)
+        (carry, _), _ = jax.lax.scan(back, (start(final), final), (transition.steps, states, kept), reverse=True)
         return final, carry
 
 
@@ -123,36 +125,28 @@ class Checkpointed(AbstractAdjoint):
     def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
         length = self._length(transition.horizon)
         whole, rest = divmod(transition.horizon, length)
-        indices = jnp.arange(whole, dtype=jnp.int32)
+        firsts = length * jnp.arange(whole, dtype=jnp.int32)
 
         def advance(x: PyTree, first: Array, count: int) -> PyTree:
             return jax.lax.fori_loop(0, count, lambda i, y: transition.advance(first + i, y), x)
 
-        def back(carry: PyTree, first: Array, x: PyTree, count: int) -> PyTree:
+        def segment_back(carry: PyTree, first: Array, x: PyTree, count: int) -> PyTree:
             def keep(i: Array, loop: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
                 y, states = loop
                 following = transition.advance(first + i, y)
                 return following, trees.put(states, following, i + 1)
 
             _, states = jax.lax.fori_loop(0, count - 1, keep, (x, trees.rows_like(x, count)))
+            return _visit_in_reverse(transition, carry, first + jnp.arange(count, dtype=jnp.int32), states, visit)
 
-            def reverse_step(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-                i, y = row
-                return visit(carry, first + i, y, *transition.linearize(first + i, y)), None
-
-            return jax.lax.scan(reverse_step, carry, (jnp.arange(count, dtype=jnp.int32), states), reverse=True)[0]
-
-        beyond, firsts = jax.lax.scan(lambda x, i: (advance(x, i * length, length), x), state, indices)
+        beyond, states = jax.lax.scan(lambda x, first: (advance(x, first, length), x), state, firsts)
         final = advance(beyond, jnp.int32(whole * length), rest)
         carry = start(final)
         if rest:
-            carry = back(carry, jnp.int32(whole * length), beyond, rest)
-
-        def segment_back(carry: PyTree, row: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-            index, x = row
-            return back(carry, index * length, x, length), None
-
-        carry, _ = jax.lax.scan(segment_back, carry, (indices, firsts), reverse=True)
+            carry = segment_back(carry, jnp.int32(whole * length), beyond, rest)
+        carry, _ = jax.lax.scan(
+            lambda carry, row: (segment_back(carry, *row, length), None), carry, (firsts, states), reverse=True
+        )
         return final, carry
 
 
@@ -176,40 +170,36 @@ class Binomial(AbstractAdjoint):
 
     def reverse(self, transition: Transition, state: PyTree, start: Start, visit: Visit) -> tuple[PyTree, PyTree]:
         table = schedule(transition.horizon, self.slots)
-        kept = trees.rows_like(state, self.slots)
 
-        def advance(loop: tuple[PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree], None]:
+        def restored(kept: PyTree, x: PyTree, slot: Array) -> PyTree:
+            return trees.select(slot >= 0, trees.take(kept, jnp.maximum(slot, 0)), x)
+
+        def stored(kept: PyTree, x: PyTree, slot: Array) -> PyTree:
+            # Where nothing is stored the first row is written back as it was.
+            row = jnp.maximum(slot, 0)
+            return trees.put(kept, trees.select(slot >= 0, x, trees.take(kept, row)), row)
+
+        def descend(loop: tuple[PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree], None]:
             kept, x = loop
             load, t, store, _ = row
-            x = transition.advance(t, _restored(kept, x, load))
-            return (_stored(kept, x, store), x), None
+            x = transition.advance(t, restored(kept, x, load))
+            return (stored(kept, x, store), x), None
 
-        (kept, turning), _ = jax.lax.scan(advance, (kept, state), jnp.asarray(table.steps_to_turn()))
+        kept = trees.rows_like(state, self.slots)
+        (kept, turning), _ = jax.lax.scan(descend, (kept, state), jnp.asarray(table.descent))
         # The first step to be visited is T - 1; x_T, where the costate begins, lies one step further.
         final = transition.advance(jnp.int32(transition.horizon - 1), turning)
 
         def ascend(loop: tuple[PyTree, PyTree, PyTree], row: Array) -> tuple[tuple[PyTree, PyTree, PyTree], None]:
             kept, x, carry = loop
             load, t, store, visiting = row
-            x = _restored(kept, x, load)
-
-            def reverse_step(x: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
-                return x, visit(carry, t, x, *transition.linearize(t, x))
-
             x, carry = jax.lax.cond(
-                visiting == 1, reverse_step, lambda x, carry: (transition.advance(t, x), carry), x, carry
+                visiting == 1,
+                lambda x, carry: (x, visit(carry, t, x, *transition.linearize(t, x))),
+                lambda x, carry: (transition.advance(t, x), carry),
+                *(restored(kept, x, load), carry),
             )
-            return (_stored(kept, x, store), x, carry), None
+            return (stored(kept, x, store), x, carry), None
 
-        (_, _, carry), _ = jax.lax.scan(ascend, (kept, turning, start(final)), jnp.asarray(table.steps_back()))
+        (_, _, carry), _ = jax.lax.scan(ascend, (kept, turning, start(final)), jnp.asarray(table.ascent))
         return final, carry
-
-
-def _restored(kept: PyTree, x: PyTree, load: Array) -> PyTree:
-    return trees.select(load >= 0, trees.take(kept, jnp.maximum(load, 0)), x)
-
-
-def _stored(kept: PyTree, x: PyTree, store: Array) -> PyTree:
-    # Where nothing is stored the first row is written back as it was.
-    slot = jnp.maximum(store, 0)
-    return trees.put(kept, trees.select(store >= 0, x, trees.take(kept, slot)), slot)

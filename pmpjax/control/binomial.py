@@ -1,50 +1,26 @@
 """Griewank and Walther's optimal checkpointing schedule, as a table."""
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Schedule(NamedTuple):
-    """Rows (slot, first, last, store): restore x_first from `slot`, advance it to x_last, put it into slot `store`.
+    """Rows (load, t, store, visit), one a step: restore the state from slot `load` unless that is -1; advance it from
+    x_t or, where `visit` is 1, visit step t; put it into slot `store` unless that is -1.
 
-    first_descent: [*, 4] rows before the first visit; each stores.
-    turn: (slot, first, last, -1), the row that reaches x_{T-1}; it ends the descent.
-    ascent: [*, 4] rows afterwards, the visit of step T-1 first; `store` = -1 visits step `last` instead of storing.
-
-    `steps_to_turn` and `steps_back` are the same, one row (load, t, store, visiting) for each step: restore the state
-    from slot `load` unless that is -1; advance it from x_t, or visit step t; put it into slot `store` unless -1.
+    descent: [*, 4] from x_0 to x_{T-1}, where nothing is visited.
+    ascent: [*, 4] from the visit of T-1, whose state is at hand, to that of 0.
     """
 
-    first_descent: np.ndarray
-    turn: tuple[int, int, int, int]
+    descent: np.ndarray
     ascent: np.ndarray
 
     @property
     def advances(self) -> int:
         """Forward steps in all: the optimum and the step to x_T. Visits are not counted."""
-        rows = np.concatenate([self.first_descent, self.ascent])
-        return int(np.sum(rows[:, 2] - rows[:, 1])) + 1
-
-    def steps_to_turn(self) -> np.ndarray:
-        """[*, 4] steps from x_0 to x_{T-1}."""
-        return _steps([*self.first_descent.tolist(), self.turn], visiting=False)
-
-    def steps_back(self) -> np.ndarray:
-        """[*, 4] steps from the visit of T-1, whose state is at hand, to that of 0."""
-        last = self.turn[2]
-        return np.concatenate([[[-1, last, -1, 1]], _steps(self.ascent[1:].tolist())]).astype(np.int32)
-
-
-def _steps(rows: Iterable[Sequence[int]], visiting: bool = True) -> np.ndarray:
-    found: list[tuple[int, int, int, int]] = []
-    for slot, first, last, store in rows:
-        visits = visiting and store < 0
-        for t in range(first, last + visits):
-            found.append((slot if t == first else -1, t, store if t == last - 1 else -1, int(visits and t == last)))
-    return np.asarray(found, np.int32).reshape(-1, 4)
+        return int(np.sum(np.concatenate(self)[:, 3] == 0)) + 1
 
 
 def reach(slots: int, repetitions: int) -> int:
@@ -73,21 +49,30 @@ def schedule(horizon: int, slots: int) -> Schedule:
         16
     """
     rows: list[tuple[int, int, int, int]] = []
+
+    def advance(slot: int, first: int, last: int, store: int = -1) -> None:
+        steps = range(first, last)
+        rows.extend((slot if t == first else -1, t, store if t == last - 1 else -1, 0) for t in steps)
+
+    def visit(slot: int, first: int, last: int) -> None:
+        advance(slot, first, last)
+        rows.append((slot if first == last else -1, last, -1, 1))
+
     # A stack instead of recursion: (first, last, slot of x_first); steps first .. last-1 are still to be visited.
     pending = [(0, horizon, 0)]
     while pending:
         first, last, slot = pending.pop()
         free = slots - 1 - slot
         if last - first == 1:
-            rows.append((slot, first, first, -1))
+            visit(slot, first, first)
         elif free == 0:
-            rows.extend((slot, first, t, -1) for t in range(last - 1, first - 1, -1))
+            for t in reversed(range(first, last)):
+                visit(slot, first, t)
         else:
             middle = first + split_point(last - first, free + 1)
-            rows.append((slot, first, middle, slot + 1))
-            pending.append((first, middle, slot))
-            pending.append((middle, last, slot + 1))
-    table = np.asarray(rows, np.int32).reshape(-1, 4)
-    turn = int(np.argmax(table[:, 3] < 0))
-    slot, first, last, store = (int(n) for n in table[turn])
-    return Schedule(table[:turn], (slot, first, last, store), table[turn:])
+            advance(slot, first, middle, store=slot + 1)
+            pending += [(first, middle, slot), (middle, last, slot + 1)]
+    table = np.asarray(rows, np.int32)
+    turn = int(np.argmax(table[:, 3]))
+    table[turn, 0] = -1
+    return Schedule(table[:turn], table[turn:])

@@ -1,6 +1,6 @@
 """The reverse scan: Pontryagin's costate along a rollout, and whatever is observed on the way."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,7 @@ from jaxtyping import Array, PyTree
 
 from pmpjax.control import observables, trees
 from pmpjax.control.adjoint import AbstractAdjoint, Checkpointed
-from pmpjax.control.dynamics import (
-    Problem,
-    Pulled,
-    bind,
-    matmul_precision,
-    running_cost,
-    terminal_cost,
-    value_dtype,
-)
+from pmpjax.control.dynamics import Cotangents, Problem, Vjp, bind, matmul_precision
 from pmpjax.control.health import Health, Log, health_of, record, start_log
 from pmpjax.control.observables import Point
 from pmpjax.control.prox import check_feasible
@@ -88,56 +80,54 @@ def costate(
 def _sweep(
     problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree, adjoint: AbstractAdjoint, observe: PyTree
 ) -> Sweep:
-    transition, state, controls = bind(problem, state, controls, inputs)
-    check_feasible(problem.prox, controls)
-    horizon = transition.horizon
-    recorder = observables.recorder(observe, horizon, transition.control_varies)
-    has_running = problem.cost.running is not None
+    transition, state = bind(problem, state, controls, inputs)
+    check_feasible(problem.prox, transition.controls)
+    recorder = observables.Recorder(observe, transition.horizon, problem.control_axis is not None)
 
-    def point_at(lam: PyTree, t: Array, x: PyTree, following: PyTree, pull: Any) -> tuple[Point, Array, Pulled, PyTree]:
-        moving, fixed = trees.split(x)
+    def point_at(lam: PyTree, t: Array, x: PyTree, following: PyTree, vjp: Vjp) -> tuple[Point, Array, Cotangents]:
+        differentiable, static = trees.partition(x)
         control, input = transition.control(t), transition.input(t)
-        pulled = pull(lam)
-        gradient, running, running_gradient = pulled.control, jnp.zeros(()), None
-        if has_running:
+        pulled_back = vjp(lam)
+        gradient, running, running_gradient = pulled_back.control, jnp.zeros(()), None
+        if problem.cost.running is not None:
             running, (running_gradient, direct) = jax.value_and_grad(
-                lambda m, u: running_cost(problem, trees.merge(m, fixed), u, input), (0, 1)
-            )(moving, control)
+                lambda y, u: transition.running(trees.combine(y, static), u, input), (0, 1)
+            )(differentiable, control)
             gradient = trees.add(gradient, direct)
-        along = trees.inner(lam, trees.split(following)[0])
-        hamiltonian = running.astype(along.dtype) + along
-        cotangent = pulled.gradient_cotangent
-        point = Point(t, x, lam, control, input, cotangent, hamiltonian, gradient, running_gradient, pull)
-        return point, running, pulled, running_gradient
+        transported = trees.inner(lam, trees.partition(following)[0])
+        hamiltonian = running.astype(transported.dtype) + transported
+        cotangent = pulled_back.gradient_cotangent
+        point = Point(t, x, lam, control, input, cotangent, hamiltonian, gradient, running_gradient, vjp)
+        return point, running, pulled_back
 
     def start(final: PyTree) -> _Carry:
-        moving, fixed = trees.split(final)
-        value, lam = jax.value_and_grad(
-            lambda m: terminal_cost(problem, trees.merge(m, fixed), transition.input(horizon - 1))
-        )(moving)
+        differentiable, static = trees.partition(final)
+        value, lam = jax.value_and_grad(lambda y: transition.terminal(trees.combine(y, static)))(differentiable)
 
-        def shapes() -> tuple[PyTree, PyTree]:
+        def shapes() -> tuple[PyTree, Cotangents]:
             t = jnp.int32(0)
-            point, _, pulled, _ = point_at(lam, t, final, *transition.linearize(t, final))
-            return observables.values(observe, point), pulled
+            point, _, pulled_back = point_at(lam, t, final, *transition.linearize(t, final))
+            return recorder.values(point), pulled_back
 
-        seen, pulled = jax.eval_shape(shapes)
+        seen, pulled_back = jax.eval_shape(shapes)
         return _Carry(
             costate=lam,
-            value=value.astype(value_dtype(problem, transition, state)),
+            value=value.astype(transition.value_dtype(state)),
             buffers=recorder.start(seen),
-            log=start_log(horizon, final, value, lam, pulled),
+            log=start_log(transition.horizon, final, value, lam, pulled_back),
         )
 
-    def visit(carry: _Carry, t: Array, x: PyTree, following: PyTree, pull: Any) -> _Carry:
-        point, running, pulled, running_gradient = point_at(carry.costate, t, x, following, pull)
-        lam = trees.add(pulled.state, running_gradient) if has_running else pulled.state
+    def visit(carry: _Carry, t: Array, x: PyTree, following: PyTree, vjp: Vjp) -> _Carry:
+        point, running, pulled_back = point_at(carry.costate, t, x, following, vjp)
+        lam = pulled_back.state
+        if point.running_gradient is not None:
+            lam = trees.add(lam, point.running_gradient)
         return _Carry(
             costate=lam,
             value=carry.value + running.astype(carry.value.dtype),
             buffers=recorder.record(carry.buffers, point),
-            log=record(carry.log, point, running, lam, pulled.health),
+            log=record(carry.log, point, running, lam, pulled_back.health),
         )
 
     final, end = adjoint.reverse(transition, state, start, visit)
-    return Sweep(end.value, end.costate, end.buffers, health_of(end.log, problem, transition), final)
+    return Sweep(end.value, end.costate, end.buffers, health_of(end.log, transition), final)

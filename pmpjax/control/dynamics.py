@@ -25,8 +25,8 @@ class StepHealth(NamedTuple):
     costate_norm: Array
 
 
-class Pulled(NamedTuple):
-    """A covector lambda pulled back through one step of the dynamics.
+class Cotangents(NamedTuple):
+    """A covector lambda pulled back through one step of the dynamics: what the step's vjp returns.
 
     state: (df/dx)^T lambda, like the differentiable part of the state.
     control: (df/du)^T lambda, like the control of a step.
@@ -41,14 +41,17 @@ class Pulled(NamedTuple):
     health: StepHealth | None = None
 
 
+Vjp = Callable[[PyTree], Cotangents]
+
+
 class Dynamics(NamedTuple):
     """x_{t+1} = f(x_t, u_t, w_t).
 
     init: whatever the user starts from -> state x_0, a pytree. Integer and random-key leaves are allowed; they are
         carried forward and never differentiated.
     step: (state, control, input) -> state, of the same structure, shapes and dtypes; differentiable in every mode.
-    pullback: optional cheaper reverse rule, (state, control, input) -> (next state, pull) with pull(lambda_{t+1}) ->
-        `Pulled`, equal to what `jax.vjp` of `step` gives. `pull` is a pytree (such as `jax.tree_util.Partial`),
+    pullback: optional cheaper reverse rule, (state, control, input) -> (next state, vjp) with vjp(lambda_{t+1}) ->
+        `Cotangents`, equal to what `jax.vjp` of `step` gives. `vjp` is a pytree (such as `jax.tree_util.Partial`),
         because `Linearized` stores its leaves.
     finite: optional, (state, control, input) -> whether the losses of a step are finite, and whether their gradient
         is. Asked once, of the step at which a sweep stops being finite.
@@ -62,7 +65,7 @@ class Dynamics(NamedTuple):
 
     init: Callable[..., PyTree]
     step: Callable[[PyTree, PyTree, PyTree], PyTree]
-    pullback: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Callable[[PyTree], Pulled]]] | None = None
+    pullback: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Vjp]] | None = None
     finite: Callable[[PyTree, PyTree, PyTree], tuple[Array, Array]] | None = None
 
 
@@ -116,30 +119,26 @@ def takes_input(function: Callable[..., Any], before: int) -> bool:
 
 def length_of(problem: Problem, controls: PyTree, inputs: PyTree) -> int:
     """The number of steps T; raises ValueError naming the leaf whose leading axis disagrees."""
-    horizon, source = problem.horizon, "Problem.horizon"
-    for root, tree, axis in (
-        ("controls", controls, problem.control_axis),
-        ("inputs", inputs, problem.input_axis),
-    ):
+    lengths = [] if problem.horizon is None else [("Problem.horizon", problem.horizon)]
+    for root, tree, axis in (("control", controls, problem.control_axis), ("input", inputs, problem.input_axis)):
         if axis is None:
             continue
         if axis != 0:
-            raise ValueError(f"the time axis of the {root} is {axis}; expected 0 or None: move time to the front")
-        for name, leaf in trees.named_leaves(tree, root):
+            raise ValueError(f"the time axis of the {root}s is {axis}; expected 0 or None: move time to the front")
+        hint = f"Problem({root}_axis=None) where it is constant in time"
+        for name, leaf in trees.named_leaves(tree, f"{root}s"):
             if jnp.ndim(leaf) == 0:
+                raise ValueError(f"{name} is a scalar, expected a leading time axis, or {hint}")
+            lengths.append((name, leaf.shape[0]))
+            source, horizon = lengths[0]
+            if leaf.shape[0] != horizon:
                 raise ValueError(
-                    f"{name} is a scalar, expected a leading time axis; "
-                    f"give it one or set Problem({root.removesuffix('s')}_axis=None)"
+                    f"{name} has leading axis {leaf.shape[0]}, expected T = {horizon} as given by {source}: one row a "
+                    f"step, or {hint}"
                 )
-            if horizon is None:
-                horizon, source = leaf.shape[0], name
-            elif leaf.shape[0] != horizon:
-                raise ValueError(
-                    f"{name} has leading axis {leaf.shape[0]}, expected T = {horizon} as given by {source}; every leaf "
-                    f"needs one row a step, or Problem({root.removesuffix('s')}_axis=None) when it is constant in time"
-                )
-    if horizon is None:
+    if not lengths:
         raise ValueError("neither controls nor inputs have a time axis; set Problem(horizon=T)")
+    source, horizon = lengths[0]
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon} ({source}), expected at least one step")
     return horizon
@@ -148,84 +147,69 @@ def length_of(problem: Problem, controls: PyTree, inputs: PyTree) -> int:
 class Transition(NamedTuple):
     """A problem with its data bound: what a sweep needs at step t."""
 
+    problem: Problem
     horizon: int
-    control: Callable[[Any], PyTree]
-    input: Callable[[Any], PyTree]
-    advance: Callable[[Any, PyTree], PyTree]
-    linearize: Callable[[Any, PyTree], tuple[PyTree, Callable[[PyTree], Pulled]]]
-    linearize_at: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Callable[[PyTree], Pulled]]]
-    input_varies: bool
-    control_varies: bool
+    controls: PyTree
+    inputs: PyTree
 
+    @property
+    def steps(self) -> Array:
+        """t = 0 .. T-1."""
+        return jnp.arange(self.horizon, dtype=jnp.int32)
 
-def plain_pullback(step: Callable[[PyTree, PyTree, PyTree], PyTree]) -> Callable[..., Any]:
-    """The pullback of any differentiable step, by `jax.vjp`."""
+    def control(self, t: Any) -> PyTree:
+        """u_t."""
+        return self.controls if self.problem.control_axis is None else trees.take(self.controls, t)
 
-    def pullback(state: PyTree, control: PyTree, input: PyTree) -> tuple[PyTree, Callable[[PyTree], Pulled]]:
-        moving, fixed = trees.split(state)
-        next_moving, vjp, next_fixed = jax.vjp(
-            lambda m, u: trees.split(step(trees.merge(m, fixed), u, input)), moving, control, has_aux=True
+    def input(self, t: Any) -> PyTree:
+        """w_t."""
+        return self.inputs if self.problem.input_axis is None else trees.take(self.inputs, t)
+
+    def advance(self, t: Any, state: PyTree) -> PyTree:
+        """x_{t+1}."""
+        return self.problem.dynamics.step(state, self.control(t), self.input(t))
+
+    def linearize(self, t: Any, state: PyTree) -> tuple[PyTree, Vjp]:
+        """(x_{t+1}, the vjp of step t)."""
+        return self.pullback(state, self.control(t), self.input(t))
+
+    def pullback(self, state: PyTree, control: PyTree, input: PyTree) -> tuple[PyTree, Vjp]:
+        """The dynamics' own reverse rule, or `jax.vjp` of the step."""
+        dynamics = self.problem.dynamics
+        if dynamics.pullback is not None:
+            return dynamics.pullback(state, control, input)
+        differentiable, static = trees.partition(state)
+        following, vjp, following_static = jax.vjp(
+            lambda x, u: trees.partition(dynamics.step(trees.combine(x, static), u, input)),
+            differentiable,
+            control,
+            has_aux=True,
         )
-        return trees.merge(next_moving, next_fixed), jax.tree_util.Partial(_apply_vjp, vjp)
+        return trees.combine(following, following_static), jax.tree_util.Partial(_cotangents, vjp)
 
-    return pullback
+    def running(self, state: PyTree, control: PyTree, input: PyTree) -> Array:
+        """l(x_t, u_t, w_t), zero where the problem has none; raises when it is not a scalar."""
+        running = self.problem.cost.running
+        return jnp.zeros(()) if running is None else _scalar(running(state, control, input), "Cost.running")
 
+    def terminal(self, state: PyTree) -> Array:
+        """phi(x_T), zero where the problem has none; raises when it is not a scalar."""
+        terminal = self.problem.cost.terminal
+        if terminal is None:
+            return jnp.zeros(())
+        last = (self.input(self.horizon - 1),) if takes_input(terminal, 1) else ()
+        return _scalar(terminal(state, *last), "Cost.terminal")
 
-def _apply_vjp(vjp: Callable[[PyTree], tuple[PyTree, PyTree]], costate: PyTree) -> Pulled:
-    return Pulled(*vjp(costate))
-
-
-def bind(problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree) -> tuple[Transition, PyTree, PyTree]:
-    """(transition, x_0, controls) with leaves as arrays, checked while tracing."""
-    state, controls = trees.as_arrays(state, "state"), trees.as_arrays(controls, "controls")
-    inputs = trees.as_arrays(inputs, "inputs")
-    horizon = length_of(problem, controls, inputs)
-    for name, leaf in trees.named_leaves(controls, "controls"):
-        if not trees.is_moving(leaf):
-            raise ValueError(f"{name} has dtype {leaf.dtype}, expected a floating one: controls are differentiated")
-
-    def at(tree: PyTree, axis: int | None, t: Any) -> PyTree:
-        return tree if axis is None else trees.take(tree, t)
-
-    def control(t: Any) -> PyTree:
-        return at(controls, problem.control_axis, t)
-
-    def input(t: Any) -> PyTree:
-        return at(inputs, problem.input_axis, t)
-
-    step = problem.dynamics.step
-    expected = jax.eval_shape(lambda x: x, state)
-    found = jax.eval_shape(lambda: step(state, control(0), input(0)))
-    trees.check_same(
-        found, expected, "the state after one step", "the step must keep the structure and types of Dynamics.init"
-    )
-    pullback = problem.dynamics.pullback or plain_pullback(step)
-    transition = Transition(
-        horizon=horizon,
-        control=control,
-        input=input,
-        advance=lambda t, x: step(x, control(t), input(t)),
-        linearize=lambda t, x: pullback(x, control(t), input(t)),
-        linearize_at=pullback,
-        input_varies=problem.input_axis is not None,
-        control_varies=problem.control_axis is not None,
-    )
-    return transition, state, controls
+    def value_dtype(self, state: PyTree) -> Any:
+        """The dtype in which J accumulates: the wider one of the running and the terminal cost's."""
+        cost, at = self.problem.cost, (state, self.control(0), self.input(0))
+        parts = [] if cost.running is None else [jax.eval_shape(lambda: self.running(*at))]
+        parts += [] if cost.terminal is None else [jax.eval_shape(lambda: self.terminal(state))]
+        return trees.widest(parts)
 
 
-def running_cost(problem: Problem, state: PyTree, control: PyTree, input: PyTree) -> Array:
-    """l(x_t, u_t, w_t), zero where the problem has none; raises when it is not a scalar."""
-    if problem.cost.running is None:
-        return jnp.zeros(())
-    return _scalar(problem.cost.running(state, control, input), "Cost.running")
-
-
-def terminal_cost(problem: Problem, state: PyTree, input: PyTree) -> Array:
-    """phi(x_T), zero where the problem has none; raises when it is not a scalar."""
-    terminal = problem.cost.terminal
-    if terminal is None:
-        return jnp.zeros(())
-    return _scalar(terminal(state, input) if takes_input(terminal, 1) else terminal(state), "Cost.terminal")
+def _cotangents(vjp: Callable[[PyTree], tuple[PyTree, PyTree]], costate: PyTree) -> Cotangents:
+    return Cotangents(*vjp(costate))
 
 
 def _scalar(value: Any, name: str) -> Array:
@@ -234,9 +218,14 @@ def _scalar(value: Any, name: str) -> Array:
     return jnp.asarray(value)
 
 
-def value_dtype(problem: Problem, transition: Transition, state: PyTree) -> Any:
-    """The dtype in which J accumulates: the wider one of the running and the terminal cost's."""
-    control, input = transition.control(0), transition.input(0)
-    costs = [jax.eval_shape(lambda: terminal_cost(problem, state, input))] if problem.cost.terminal else []
-    costs += [jax.eval_shape(lambda: running_cost(problem, state, control, input))] if problem.cost.running else []
-    return max((cost.dtype for cost in costs), key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)
+def bind(problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree) -> tuple[Transition, PyTree]:
+    """(transition, x_0) with leaves as arrays, checked while tracing."""
+    state, controls = trees.as_arrays(state, "state"), trees.as_arrays(controls, "controls")
+    inputs = trees.as_arrays(inputs, "inputs")
+    transition = Transition(problem, length_of(problem, controls, inputs), controls, inputs)
+    for name, leaf in trees.named_leaves(controls, "controls"):
+        if not trees.is_differentiable(leaf):
+            raise ValueError(f"{name} has dtype {leaf.dtype}, expected a floating one: controls are differentiated")
+    found, hint = jax.eval_shape(lambda: transition.advance(0, state)), "the step must keep what Dynamics.init made"
+    trees.check_same(found, jax.eval_shape(lambda: state), "the state after one step", hint)
+    return transition, state

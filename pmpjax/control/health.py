@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from pmpjax.control import trees
-from pmpjax.control.dynamics import Problem, Pulled, StepHealth, Transition
+from pmpjax.control.dynamics import Cotangents, StepHealth, Transition
 from pmpjax.control.observables import Point
 
 
@@ -40,6 +40,7 @@ _TEXTS = {
     Status.STEP_DERIVATIVE_NOT_FINITE: "the optimizer's update has no finite derivative at step {t}; use another rule",
     Status.COSTATE_NOT_FINITE: "the costate is not finite from step {t} back",
     Status.CONTROL_GRADIENT_NOT_FINITE: "dJ/du is not finite at step {t}, though the costate is",
+    Status.CONTROL_GRADIENT_ZERO: "finite, but dJ/du is zero everywhere",
 }
 
 
@@ -71,21 +72,17 @@ class Health(NamedTuple):
     @property
     def explodes(self) -> bool:
         """Whether a smaller step size is the remedy: what is not finite, or the costate, grew a thousandfold before."""
-        status = Status(int(self.status))
-        sound = status in (Status.OK, Status.CONTROL_GRADIENT_ZERO)
-        return (self.growth if sound else self._growth_before()) > _UNSTABLE
+        return self._growth_before() > _UNSTABLE
 
     def describe(self) -> str:
         """One sentence for a person; reads the arrays, so not under jit."""
-        status, t = Status(int(self.status)), int(self.step)
+        status = Status(int(self.status))
         if status == Status.OK:
             text = f"finite; the costate grew {self.growth:.3g}-fold at most on its way back"
-            if self.growth > _UNSTABLE:
+            if self.explodes:
                 text += ": the plant is unstable for the costate; lower the step size"
-        elif status == Status.CONTROL_GRADIENT_ZERO:
-            text = "finite, but dJ/du is zero everywhere: " + self._why_zero()
         else:
-            text = _TEXTS[status].format(t=t) + self._hint(status)
+            text = _TEXTS[status].format(t=int(self.step)) + self._hint(status)
         left_out = [(name, int(n)) for name, n in trees.named_leaves(self.singular, "") if int(n)]
         if left_out:
             where = ", ".join(f"{n} coordinates of {name}" for name, n in left_out)
@@ -93,15 +90,14 @@ class Health(NamedTuple):
             text += "warm optimizer state"
         return text
 
-    def _why_zero(self) -> str:
-        if max(self.norms.tolist()) > 0:
+    def _hint(self, status: Status) -> str:
+        if status == Status.CONTROL_GRADIENT_ZERO:
+            if jnp.max(self.norms) == 0:
+                return ": the costate is zero too, so J does not depend on the state, or is at its optimum"
             return (
-                "no control reaches what J depends on: each example's gradient is zero, or the optimizer takes its "
+                ": no control reaches what J depends on: each example's gradient is zero, or the optimizer takes its "
                 "sign alone, as lion and rprop do"
             )
-        return "the costate is zero too, so J does not depend on the state, or is at its optimum"
-
-    def _hint(self, status: Status) -> str:
         if self.explodes:
             what = "states" if status <= Status.GRADIENT_NOT_FINITE else "costates"
             return f"; before it the {what} grew {self._growth_before():.3g}-fold: lower the step size"
@@ -112,14 +108,12 @@ class Health(NamedTuple):
     def _growth_before(self) -> float:
         """How far states (ahead of the step) or costates (behind it) grew on the way to what is not finite."""
         status, t = Status(int(self.status)), int(self.step)
-        if status <= Status.GRADIENT_NOT_FINITE:
-            return _grew(self.state_sizes.tolist()[: t + 1])
-        return _grew(self.parameter_norms.tolist()[t:][::-1])
-
-
-def _grew(norms: list[float]) -> float:
-    positive = [norm for norm in norms if 0 < norm < float("inf")]
-    return max(positive) / positive[0] if positive else 1.0
+        if status in (Status.OK, Status.CONTROL_GRADIENT_ZERO):
+            return self.growth
+        ahead = status <= Status.GRADIENT_NOT_FINITE
+        norms = self.state_sizes[: t + 1] if ahead else self.parameter_norms[t:][::-1]
+        positive = [norm for norm in norms.tolist() if 0 < norm < float("inf")]
+        return max(positive) / positive[0] if positive else 1.0
 
 
 class Log(NamedTuple):
@@ -138,25 +132,32 @@ class Log(NamedTuple):
 _COLUMNS = ("norm", "state_size", "parameter_norm", "cost", "control_gradient")
 _DETAILS = ("cost_derivative", "cotangent", "costate")
 _NORM, _STATE, _COSTATE = 0, 1, len(_COLUMNS) + 2
+_AHEAD = {Status.STATE_NOT_FINITE: "state_size", Status.COST_NOT_FINITE: "cost"}
+_BEHIND = {
+    Status.COST_DERIVATIVE_NOT_FINITE: "cost_derivative",
+    Status.STEP_DERIVATIVE_NOT_FINITE: "cotangent",
+    Status.COSTATE_NOT_FINITE: "costate",
+    Status.CONTROL_GRADIENT_NOT_FINITE: "control_gradient",
+}
 
 
-def start_log(horizon: int, state: PyTree, cost: Array, costate: PyTree, pulled: Pulled) -> Log:
-    """The log with the row of T: x_T, phi(x_T) and lambda_T = grad phi. `pulled`: shapes of what a step gives."""
-    moving, cost, costate = jax.lax.stop_gradient((trees.split(state)[0], cost, costate))
+def start_log(horizon: int, state: PyTree, cost: Array, costate: PyTree, step: Cotangents) -> Log:
+    """The log with the row of T: x_T, phi(x_T) and lambda_T = grad phi. `step`: shapes of what a step gives."""
+    state, cost, costate = jax.lax.stop_gradient((state, cost, costate))
     derivative = trees.largest(costate)
-    row = _row(trees.norm(costate), trees.largest(moving), 0.0, cost, 0.0, derivative, 0.0, derivative)
+    size = trees.largest(trees.partition(state)[0])
+    row = _row(trees.norm(costate), size, 0.0, cost, 0.0, derivative, 0.0, derivative)
     rows = jnp.zeros((horizon + 1, len(row)), row.dtype).at[horizon].set(row)
-    singular = None if pulled.health is None else trees.zeros_of(pulled.health.singular)
-    return Log(rows, row, singular, jax.lax.stop_gradient(state))
+    return Log(rows, row, None if step.health is None else trees.zeros_of(step.health.singular), state)
 
 
 def record(log: Log, point: Point, cost: Array, costate: PyTree, health: StepHealth | None) -> Log:
     """The log with the row of step t: what is seen at `point`, l_t and lambda_t."""
     # The roots of these norms have no derivative at zero, which must not reach one who differentiates a sweep.
-    log, point, cost, costate, health = jax.lax.stop_gradient((log, point._replace(pull=None), cost, costate, health))
+    log, point, cost, costate, health = jax.lax.stop_gradient((log, point._replace(vjp=None), cost, costate, health))
     seen = _row(
         trees.norm(costate),
-        trees.largest(trees.split(point.state)[0]),
+        trees.largest(trees.partition(point.state)[0]),
         trees.norm(point.costate_next) if health is None else health.costate_norm,
         cost,
         trees.largest(point.control_gradient),
@@ -181,47 +182,34 @@ def _row(*numbers: ArrayLike) -> Array:
     return jnp.stack([jnp.asarray(number).astype(dtype) for number in numbers])
 
 
-def health_of(log: Log, problem: Problem, transition: Transition) -> Health:
+def health_of(log: Log, transition: Transition) -> Health:
     """The log of all steps, read: what was first not finite, in the order of `Status`."""
     columns = dict(zip(_COLUMNS + _DETAILS, log.rows.T, strict=True))
     bad = {name: ~jnp.isfinite(column) for name, column in columns.items()}
-    nodes = len(log.rows)
-    ahead, at_ahead = _first([(Status.STATE_NOT_FINITE, bad["state_size"]), (Status.COST_NOT_FINITE, bad["cost"])])
-    behind, at_behind = _first(
-        [
-            (status, bad[name][::-1])
-            for status, name in (
-                (Status.COST_DERIVATIVE_NOT_FINITE, "cost_derivative"),
-                (Status.STEP_DERIVATIVE_NOT_FINITE, "cotangent"),
-                (Status.COSTATE_NOT_FINITE, "costate"),
-                (Status.CONTROL_GRADIENT_NOT_FINITE, "control_gradient"),
-            )
-        ]
+    status, step = _first(_AHEAD, bad)
+    back, node = _first(_BEHIND, {name: flags[::-1] for name, flags in bad.items()})
+    back = jnp.where(
+        (back == Status.OK) & jnp.all(columns["control_gradient"] == 0), Status.CONTROL_GRADIENT_ZERO, back
     )
-    at_behind = jnp.where(behind == Status.OK, -1, nodes - 1 - at_behind)
-    zero = jnp.where(jnp.all(columns["control_gradient"][:-1] == 0), Status.CONTROL_GRADIENT_ZERO, Status.OK)
-    status = jnp.where(ahead > 0, ahead, jnp.where(behind > 0, behind, zero)).astype(jnp.int32)
-    step = jnp.where(ahead > 0, at_ahead, at_behind).astype(jnp.int32)
-    status, step = _cause(status, step, log.suspect, problem, transition)
-    norms, sizes, parameters = (columns[name] for name in ("norm", "state_size", "parameter_norm"))
-    return Health(status, step, norms, sizes, parameters[:-1], log.singular)
+    ahead = status > 0
+    status = jnp.where(ahead, status, back).astype(jnp.int32)
+    step = jnp.where(ahead, step, jnp.where(node < 0, -1, len(log.rows) - 1 - node)).astype(jnp.int32)
+    status, step = _cause(status, step, log.suspect, transition)
+    norms = columns["norm"], columns["state_size"], columns["parameter_norm"][:-1]
+    return Health(status, step, *norms, log.singular)
 
 
-def _first(found: list[tuple[Status, Array]]) -> tuple[Array, Array]:
-    """(status, node) of the first node at which one is bad, OK and -1 where none is; the first in the list wins."""
-    bad = jnp.stack([flags for _, flags in found], axis=1)
-    node = jnp.argmax(jnp.any(bad, axis=1))
-    statuses = jnp.asarray([status for status, _ in found])
-    status = statuses[jnp.argmax(bad[node])]
-    some = jnp.any(bad)
-    return jnp.where(some, status, Status.OK), jnp.where(some, node, -1)
+def _first(watched: dict[Status, str], bad: dict[str, Bool[Array, " nodes"]]) -> tuple[Array, Array]:
+    """(status, node) of the first node at which one is bad, OK and -1 where none is; the first one watched wins."""
+    flags = jnp.stack([bad[name] for name in watched.values()], axis=1)
+    node = jnp.argmax(jnp.any(flags, axis=1))
+    status = jnp.asarray(list(watched))[jnp.argmax(flags[node])]
+    return jnp.where(jnp.any(flags), status, Status.OK), jnp.where(jnp.any(flags), node, -1)
 
 
-def _cause(
-    status: Array, step: Array, suspect: PyTree, problem: Problem, transition: Transition
-) -> tuple[Array, Array]:
+def _cause(status: Array, step: Array, suspect: PyTree, transition: Transition) -> tuple[Array, Array]:
     """The losses or the gradient of the step before a state, or of a costate, that is not finite, if they are not."""
-    finite = problem.dynamics.finite
+    finite = transition.problem.dynamics.finite
     if finite is None:
         return status, step
     forward = (status == Status.STATE_NOT_FINITE) & (step > 0)

@@ -7,14 +7,14 @@ Give them to `costate` by name; what they return is stacked over time, unless it
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from pmpjax.control import trees
-from pmpjax.control.dynamics import Pulled
+from pmpjax.control.dynamics import Vjp
 from pmpjax.control.prox import Prox
 
 
@@ -31,7 +31,7 @@ class Point(NamedTuple):
     hamiltonian: H_t = l(x_t, u_t, w_t) + <lambda_{t+1}, f(x_t, u_t, w_t)>, a scalar.
     control_gradient: dH_t/du_t = dJ/du_t, like u_t.
     running_gradient: dl/dx at x_t, like the costate; None when the problem has no running cost.
-    pull: covector -> `Pulled`, the step's transposed linearisation, for any other covector than the costate.
+    vjp: covector -> `Cotangents`, the step's transposed linearisation, for any other covector than the costate.
     """
 
     t: Array
@@ -43,7 +43,7 @@ class Point(NamedTuple):
     hamiltonian: Array
     control_gradient: PyTree
     running_gradient: PyTree
-    pull: Callable[[PyTree], Pulled]
+    vjp: Vjp
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ control_gradient = Observable(lambda point: point.control_gradient, "control")
 """dJ/du, with the shape of the controls: low is good."""
 
 contributions = Observable(lambda point: jax.tree.map(jnp.negative, point.control_gradient), "control")
-"""Worth of the step's own examples, -dJ/du, with the shape of the controls: high is good, step size inside."""
+"""-dJ/du of the step's own examples, with the shape of the controls: high is good, step size inside."""
 
 
 def contributions_of(
@@ -85,9 +85,9 @@ def contributions_of(
     *,
     chunk: int | None = None,
     parameters: Callable[[PyTree], PyTree] = operator.attrgetter("params"),
-    beside: Sequence[PyTree] = (),
+    extra_directions: Sequence[PyTree] = (),
 ) -> Observable:
-    """Worth of every instance of `data` at step t: -<gradient_cotangent_t, grad l_z(theta_t)>, [M].
+    """-<gradient_cotangent_t, grad l_z(theta_t)>, the contribution of every instance z of `data` at step t: [M].
 
     One forward-mode product for a whole chunk: no per-example gradient is formed. For plain SGD this is
     eta <lambda_{t+1}, grad l_z(theta_t)>; its sum over t divided by eta is the PDS score. Instances need not belong to
@@ -99,9 +99,9 @@ def contributions_of(
         chunk: instances evaluated at once; None is all of them. The last chunk overlaps the one before when it does
             not divide M.
         parameters: where the parameters lie in a state.
-        beside: K further directions, like the parameters: gives [1 + K, M], the worth along the step's own and along
-            each of them, from one linearisation of the losses: they share its forward pass and keep a chunk's
-            activations for it.
+        extra_directions: K directions, like the parameters: gives [1 + K, M], minus the derivative along the step's own
+            cotangent and along each of them, from one linearisation of the losses: they share its forward pass and
+            keep a chunk's activations for it.
 
     Raises:
         ValueError: while tracing, when the dynamics give no gradient_cotangent or `losses` is not one loss an instance.
@@ -111,50 +111,44 @@ def contributions_of(
     size = len(jax.tree.leaves(data)[0])
     width = size if chunk is None else min(chunk, size)
 
-    def worth(point: Point) -> Array:
+    def evaluate(point: Point) -> Array:
         if point.gradient_cotangent is None:
             raise ValueError("contributions_of needs dynamics with a gradient_cotangent; use pmpjax.training_dynamics")
-        directions = (point.gradient_cotangent, *beside)
+        params = parameters(point.state)
 
         def part(first: Array | int) -> Array:
             rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, width), data)
-            values, tangents = _derivatives(lambda p: losses(p, rows), parameters(point.state), directions)
+
+            def of_rows(params: PyTree) -> Array:
+                return losses(params, rows)
+
+            if extra_directions:
+                values, linear = jax.linearize(of_rows, params)
+                tangents = jnp.stack([linear(d) for d in (point.gradient_cotangent, *extra_directions)])
+            else:  # nothing is kept in between
+                values, tangents = jax.jvp(of_rows, (params,), (point.gradient_cotangent,))
             if values.shape != (width,):
                 raise ValueError(
-                    f"contributions_of: the losses have shape {values.shape}, expected ({width},); "
-                    "return one loss an instance"
+                    f"contributions_of: the losses have shape {values.shape}, expected ({width},), one loss an instance"
                 )
-            return -(jnp.stack(tangents) if beside else tangents[0])
-
-        if width == size:
-            return part(0)
+            return -tangents
 
         def fill(i: Array, out: Array) -> Array:
             first = jnp.minimum(i * width, size - width)
             return jax.lax.dynamic_update_slice_in_dim(out, part(first), first, -1)
 
-        shape = jax.eval_shape(lambda: part(0))
-        empty = jnp.zeros((*shape.shape[:-1], size), shape.dtype)
-        return jax.lax.fori_loop(0, -(-size // width), fill, empty)
+        if width == size:
+            return part(0)
+        shape = jax.eval_shape(part, 0)
+        return jax.lax.fori_loop(0, -(-size // width), fill, jnp.zeros((*shape.shape[:-1], size), shape.dtype))
 
-    return Observable(worth)
-
-
-def _derivatives(
-    losses: Callable[[PyTree], Array], params: PyTree, directions: Sequence[PyTree]
-) -> tuple[Array, list[Array]]:
-    """The losses and their derivative along each direction; of one direction nothing is kept in between."""
-    if len(directions) == 1:
-        values, tangent = jax.jvp(losses, (params,), (directions[0],))
-        return values, [tangent]
-    values, linear = jax.linearize(losses, params)
-    return values, [linear(direction) for direction in directions]
+    return Observable(evaluate)
 
 
 def _alignment(point: Point) -> PyTree:
     if point.running_gradient is None:
         raise ValueError("alignment needs a running cost, whose gradient it follows; use pmpjax.area_under")
-    return jax.tree.map(jnp.negative, point.pull(point.running_gradient).control)
+    return jax.tree.map(jnp.negative, point.vjp(point.running_gradient).control)
 
 
 alignment = Observable(_alignment, "control")
@@ -190,48 +184,40 @@ def total(observable: Callable[[Point], PyTree]) -> Observable:
     return dataclasses.replace(as_observable(observable), over_time="sum")
 
 
-class Recorder(NamedTuple):
-    """Where the observables of a sweep put their values: start() -> buffers, record(buffers, point) -> buffers."""
+class Recorder:
+    """Where a pytree of observables puts its values over `horizon` steps. Used by `costate`."""
 
-    start: Callable[[PyTree], PyTree]
-    record: Callable[[PyTree, Point], PyTree]
+    def __init__(self, observe: PyTree, horizon: int, control_varies: bool):
+        observables, self.structure = jax.tree.flatten(observe, is_leaf=callable)
+        self.observables = [as_observable(o) for o in observables]
+        self.horizon = horizon
+        self.stacking = {"stack": True, "sum": False, "control": control_varies}
 
+    def values(self, point: Point) -> PyTree:
+        """Every observable at one point, for shapes."""
+        return self.structure.unflatten([o(point) for o in self.observables])
 
-def recorder(observe: PyTree, horizon: int, control_varies: bool) -> Recorder:
-    """Buffers for a pytree of observables over `horizon` steps. Used by `costate`."""
-    observables, structure = jax.tree.flatten(observe, is_leaf=callable)
-    observables = [as_observable(o) for o in observables]
+    def start(self, shapes: PyTree) -> PyTree:
+        """Empty buffers for values of these shapes."""
 
-    def stacks(o: Observable) -> bool:
-        return o.over_time == "stack" or (o.over_time == "control" and control_varies)
+        def buffer(o: Observable, shape: PyTree) -> PyTree:
+            return trees.zeros_of(shape, *([-(-self.horizon // o.period)] if self.stacking[o.over_time] else []))
 
-    def start(shapes: PyTree) -> PyTree:
-        buffers = [
-            trees.zeros_of(shape, *([-(-horizon // o.period)] if stacks(o) else []))
-            for o, shape in zip(observables, structure.flatten_up_to(shapes), strict=True)
-        ]
-        return structure.unflatten(buffers)
+        return self._each(buffer, shapes)
 
-    def put(o: Observable, buffer: PyTree, point: Point) -> PyTree:
-        row = point.t // o.period
-        previous = trees.take(buffer, row) if stacks(o) else buffer
-        if o.period == 1:
-            value = o(point)
-        else:
+    def record(self, buffers: PyTree, point: Point) -> PyTree:
+        """The buffers with the values at a point."""
+
+        def put(o: Observable, buffer: PyTree) -> PyTree:
+            stacks, row = self.stacking[o.over_time], point.t // o.period
+            off = trees.take(buffer, row) if stacks else jax.tree.map(jnp.zeros_like, buffer)
             # Off the period the branch is not run, so a costly observable costs one evaluation each `period` steps.
-            zero = jax.tree.map(jnp.zeros_like, previous)
-            off = previous if stacks(o) else zero
-            value = jax.lax.cond(point.t % o.period == 0, lambda: o(point), lambda: off)
-        return trees.put(buffer, value, row) if stacks(o) else trees.add(buffer, value)
+            on = o.period == 1 or point.t % o.period == 0
+            value = o(point) if on is True else jax.lax.cond(on, lambda: o(point), lambda: off)
+            return trees.put(buffer, value, row) if stacks else trees.add(buffer, value)
 
-    def record(buffers: PyTree, point: Point) -> PyTree:
-        parts = structure.flatten_up_to(buffers)
-        return structure.unflatten([put(o, part, point) for o, part in zip(observables, parts, strict=True)])
+        return self._each(put, buffers)
 
-    return Recorder(start, record)
-
-
-def values(observe: PyTree, point: Point) -> PyTree:
-    """Every observable of a pytree at one point, for shapes."""
-    evaluated: Any = jax.tree.map(lambda o: as_observable(o)(point), observe, is_leaf=callable)
-    return evaluated
+    def _each(self, function: Callable[[Observable, PyTree], PyTree], values: PyTree) -> PyTree:
+        parts = zip(self.observables, self.structure.flatten_up_to(values), strict=True)
+        return self.structure.unflatten([function(o, part) for o, part in parts])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pmpjax.control.dynamics import Problem, bind, matmul_precision, running_cost, terminal_cost, value_dtype
+from pmpjax.control.dynamics import Problem, bind, matmul_precision
 
 
 class Rollout(NamedTuple):
@@ -46,12 +46,12 @@ def rollout(
         [0.0, 1.0, 2.0, 3.0]
     """
     with matmul_precision(problem):
-        transition, state, _ = bind(problem, state, controls, inputs)
+        transition, state = bind(problem, state, controls, inputs)
 
         def forward(x: PyTree, t: Array) -> tuple[PyTree, PyTree]:
             return transition.advance(t, x), record(x)
 
-        final, kept = jax.lax.scan(forward, state, jnp.arange(transition.horizon, dtype=jnp.int32))
+        final, kept = jax.lax.scan(forward, state, transition.steps)
         kept = jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), kept, record(final))
         return Rollout(final, kept)
 
@@ -63,14 +63,13 @@ def objective(problem: Problem, state: PyTree, controls: PyTree, inputs: PyTree)
     gradient for much less memory.
     """
     with matmul_precision(problem):
-        transition, state, _ = bind(problem, state, controls, inputs)
+        transition, state = bind(problem, state, controls, inputs)
 
         def forward(carry: tuple[PyTree, Array], t: Array) -> tuple[tuple[PyTree, Array], None]:
             x, value = carry
-            cost = running_cost(problem, x, transition.control(t), transition.input(t))
+            cost = transition.running(x, transition.control(t), transition.input(t))
             return (transition.advance(t, x), value + cost.astype(value.dtype)), None
 
-        start = jnp.zeros((), value_dtype(problem, transition, state))
-        steps = jnp.arange(transition.horizon, dtype=jnp.int32)
-        (final, value), _ = jax.lax.scan(forward, (state, start), steps)
-        return value + terminal_cost(problem, final, transition.input(transition.horizon - 1)).astype(value.dtype)
+        start = jnp.zeros((), transition.value_dtype(state))
+        (final, value), _ = jax.lax.scan(forward, (state, start), transition.steps)
+        return value + transition.terminal(final).astype(value.dtype)

@@ -1,4 +1,4 @@
-"""What a traced function's outputs depend on: lets a loop keep out of its memory what does not change in it."""
+"""Traced functions taken apart: which functions an operation calls, and what a function's outputs depend on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,27 +7,39 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import PyTree
 
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}  # operations that only call a function, and the parameter that holds it
 
-def output_sources(jaxpr: Jaxpr) -> list[frozenset[int]]:
-    """For each output the positions of the inputs it may depend on; never too few, sometimes too many."""
-    known: dict[Any, frozenset[int]] = {variable: frozenset([i]) for i, variable in enumerate(jaxpr.invars)}
-    nothing: frozenset[int] = frozenset()
 
-    def sources(atom: Any) -> frozenset[int]:
-        return nothing if isinstance(atom, Literal) else known.get(atom, nothing)
+def as_closed(jaxpr: Any) -> ClosedJaxpr:
+    """The function that an operation's parameter holds."""
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, [])
+
+
+def called(equation: Any) -> ClosedJaxpr | None:
+    """The function that an operation does nothing but call, None where it is another operation."""
+    name = _CALLS.get(equation.primitive.name)
+    return None if name is None else as_closed(equation.params[name])
+
+
+def varying_outputs(jaxpr: Jaxpr, varying: list[bool]) -> list[bool]:
+    """For each output whether it may depend on an input that varies; never wrongly False, sometimes wrongly True."""
+    varies = dict(zip(jaxpr.invars, varying, strict=True))
+
+    def read(atom: Any) -> bool:
+        return not isinstance(atom, Literal) and varies.get(atom, False)
 
     for equation in jaxpr.eqns:
-        operands = [sources(atom) for atom in equation.invars]
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if equation.primitive.name in ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2"):
-            body = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-            if body is not None and len(body.invars) == len(operands):
-                for variable, inside in zip(equation.outvars, output_sources(body), strict=True):
-                    known[variable] = nothing.union(*(operands[i] for i in inside))
-                continue
-        for variable in equation.outvars:
-            known[variable] = nothing.union(*operands)
-    return [sources(atom) for atom in jaxpr.outvars]
+        operands = [read(atom) for atom in equation.invars]
+        inside = called(equation)
+        found = [any(operands)] * len(equation.outvars) if inside is None else varying_outputs(inside.jaxpr, operands)
+        varies |= zip(equation.outvars, found, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
 
 
 class Residuals:
@@ -44,25 +56,14 @@ class Residuals:
     """
 
     def __init__(self, function: Callable[..., PyTree], arguments: tuple[PyTree, ...], varying: tuple[bool, ...]):
-        structures: list[Any] = []
-
-        def flat(*arguments: PyTree) -> list[Any]:
-            leaves, structure = jax.tree.flatten(function(*arguments))
-            structures.append(structure)
-            return leaves
-
-        jaxpr = jax.make_jaxpr(flat)(*arguments).jaxpr
-        self.structure = structures[0]
+        # Outputs that depend on no varying argument are the same for these arguments as for those of any round.
+        self.constant, self.structure = jax.tree.flatten(function(*arguments))
+        jaxpr = jax.make_jaxpr(lambda *given: jax.tree.leaves(function(*given)))(*arguments).jaxpr
         changes = [flag for flag, tree in zip(varying, arguments, strict=True) for _ in jax.tree.leaves(tree)]
         position = {variable: i for i, variable in enumerate(jaxpr.invars)}
-        atoms = [None if isinstance(atom, Literal) else atom for atom in jaxpr.outvars]
-        self.argument = [position.get(atom) for atom in atoms]
-        self.stored = [
-            argument is None and any(changes[i] for i in inside)
-            for argument, inside in zip(self.argument, output_sources(jaxpr), strict=True)
-        ]
-        # Outputs that depend on no varying argument are the same for these arguments as for those of any round.
-        self.constant = jax.tree.leaves(function(*arguments))
+        self.argument = [None if isinstance(atom, Literal) else position.get(atom) for atom in jaxpr.outvars]
+        varies = varying_outputs(jaxpr, changes)
+        self.stored = [flag and source is None for flag, source in zip(varies, self.argument, strict=True)]
 
     def pack(self, tree: PyTree) -> list[Any]:
         """The leaves that have to be stored for a round."""

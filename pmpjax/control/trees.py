@@ -1,4 +1,4 @@
-"""Pytrees whose leaves may or may not be differentiated: split, merge, inner products, checks that name the leaf."""
+"""Pytrees of arrays, some of whose leaves are differentiated: partition, combine, inner products, named leaves."""
 
 import functools
 from typing import Any
@@ -9,39 +9,36 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from jaxtyping import Array, PyTree
 
 
-def is_moving(leaf: Any) -> bool:
+def is_differentiable(leaf: Any) -> bool:
     """Whether a leaf has a derivative: inexact dtypes do, integers, booleans and random keys do not."""
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def split(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """(moving, fixed): two trees of one structure, each with None where the leaf belongs to the other.
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """(differentiable, static): two trees of one structure, each with None where the leaf belongs to the other.
 
-    A costate has the structure of `moving`: step counters and random keys carry no derivative.
+    A costate has the structure of `differentiable`: step counters and random keys carry no derivative.
     """
-    moving = jax.tree.map(lambda leaf: leaf if is_moving(leaf) else None, tree)
-    fixed = jax.tree.map(lambda leaf: None if is_moving(leaf) else leaf, tree)
-    return moving, fixed
+    differentiable = jax.tree.map(lambda leaf: leaf if is_differentiable(leaf) else None, tree)
+    return differentiable, jax.tree.map(lambda leaf: None if is_differentiable(leaf) else leaf, tree)
 
 
-def merge(moving: PyTree, fixed: PyTree) -> PyTree:
-    """The tree that `split` took apart."""
-    return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
+def combine(differentiable: PyTree, static: PyTree) -> PyTree:
+    """The tree that `partition` took apart."""
+    return jax.tree.map(lambda a, b: b if a is None else a, differentiable, static, is_leaf=lambda leaf: leaf is None)
+
+
+def widest(values: list[Any]) -> Any:
+    """The largest dtype among some values; the default float where there are none."""
+    # By hand: strict promotion (`jax_numpy_dtype_promotion`) refuses to choose among floating dtypes.
+    return max((value.dtype for value in values), key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)
 
 
 def inner(left: PyTree, right: PyTree) -> Array:
     """<left, right> = sum over leaves of sum(left * right), a scalar of the widest dtype among the leaves."""
     products = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), left, right))
-    return functools.reduce(jnp.add, _of_one_dtype(products), jnp.zeros((), _widest(products)))
-
-
-def _widest(values: list[Array]) -> Any:
-    # By hand: strict promotion (`jax_numpy_dtype_promotion`) refuses to choose among floating dtypes.
-    return max((value.dtype for value in values), key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)
-
-
-def _of_one_dtype(values: list[Array]) -> list[Array]:
-    return [value.astype(_widest(values)) for value in values]
+    dtype = widest(products)
+    return functools.reduce(jnp.add, [product.astype(dtype) for product in products], jnp.zeros((), dtype))
 
 
 def norm(tree: PyTree) -> Array:
@@ -57,8 +54,9 @@ def finite(tree: PyTree) -> Array:
 
 def largest(tree: PyTree) -> Array:
     """max |entry| over all leaves, a scalar; NaN where one is, 0 where there is none."""
-    sizes = _of_one_dtype([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)])
-    return functools.reduce(jnp.maximum, sizes) if sizes else jnp.zeros(())
+    sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)]
+    dtype = widest(sizes)
+    return functools.reduce(jnp.maximum, [size.astype(dtype) for size in sizes], jnp.zeros((), dtype))
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:
@@ -91,6 +89,13 @@ def select(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), on_true, on_false)
 
 
+def normal_like(tree: PyTree, key: Array) -> PyTree:
+    """Standard normal numbers like the leaves of `tree`."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
+
+
 def named_leaves(tree: PyTree, root: str) -> list[tuple[str, Any]]:
     """[(name, leaf)] with names such as `controls['weights']`, as error messages show them."""
     return [(root + keystr(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0]]
@@ -104,20 +109,19 @@ def as_arrays(tree: PyTree, root: str) -> PyTree:
             return jnp.asarray(leaf)
         except (TypeError, ValueError) as error:
             what = getattr(leaf, "__name__", type(leaf).__name__)
-            raise ValueError(
-                f"{root}{keystr(path)} is {what!r}, expected an array; let the functions close over what is no array"
-            ) from error
+            hint = "let the functions close over what is no array"
+            raise ValueError(f"{root}{keystr(path)} is {what!r}, expected an array; {hint}") from error
 
     return tree_map_with_path(convert, tree)
 
 
-def check_same(found: PyTree, expected: PyTree, root: str, mend: str) -> None:
+def check_same(found: PyTree, expected: PyTree, root: str, hint: str) -> None:
     """Raise ValueError naming the first leaf whose shape or dtype differs from the expected one."""
-    found_structure, expected_structure = jax.tree.structure(found), jax.tree.structure(expected)
-    if found_structure != expected_structure:
-        raise ValueError(f"{root} has structure {found_structure}, expected {expected_structure}; {mend}")
-    for (name, a), (_, b) in zip(named_leaves(found, root), named_leaves(expected, root), strict=True):
+    structures = jax.tree.structure(found), jax.tree.structure(expected)
+    if structures[0] != structures[1]:
+        raise ValueError(f"{root} has structure {structures[0]}, expected {structures[1]}; {hint}")
+    for (name, a), b in zip(named_leaves(found, root), jax.tree.leaves(expected), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(
-                f"{name} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}; {mend}"
+                f"{name} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}; {hint}"
             )

@@ -1,4 +1,4 @@
-"""What a compiled program needs of each device: memory, matrix products, and how much its devices tell one another."""
+"""What a compiled program needs of each device: memory, matrix products, and how much its devices send one another."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Memory(NamedTuple):
-    """Bytes on each device, as the compiler says.
+    """Bytes on each device, as the compiler reports them.
 
     Fields:
         arguments: what is given. output: what comes back, less what takes an argument's place. temporary: the most that

@@ -6,15 +6,15 @@ from pmpjax.data.documents import Document as Document
 from pmpjax.data.documents import Rejection as Rejection
 from pmpjax.data.documents import SourceError as SourceError
 from pmpjax.data.duplicates import find_copies as find_copies
-from pmpjax.data.installed import Budget as Budget
 from pmpjax.data.packing import packed_rows as packed_rows
 from pmpjax.data.prepared import DocumentTable as DocumentTable
 from pmpjax.data.prepared import Prepared as Prepared
 from pmpjax.data.prepared import load_prepared as load_prepared
-from pmpjax.data.prepared import loss_mask as loss_mask
+from pmpjax.data.rows import Rows as Rows
 from pmpjax.data.rows import document_rows as document_rows
 from pmpjax.data.sources import read_source as read_source
 from pmpjax.data.sources import read_sources as read_sources
+from pmpjax.data.sources.installed import Budget as Budget
 from pmpjax.data.stream import PackedRows as PackedRows
 from pmpjax.data.stream import token_stream as token_stream
 from pmpjax.data.tokenizer import load_tokenizer as load_tokenizer
@@ -27,13 +27,13 @@ __all__ = [
     "PackedRows",
     "Prepared",
     "Rejection",
+    "Rows",
     "SourceError",
     "batch_schedule",
     "document_rows",
     "find_copies",
     "load_prepared",
     "load_tokenizer",
-    "loss_mask",
     "packed_rows",
     "read_source",
     "read_sources",

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from pmpjax.data.documents import Document, SourceError
-from pmpjax.data.installed import Budget
-from pmpjax.data.sources import INSTALLED, hold_out, read_sources
+from pmpjax.data.sources import INSTALLED, read_sources
+from pmpjax.data.sources.installed import Budget
+from pmpjax.data.splits import hold_out
 
 HELDOUT_SHARE = 0.05
 

@@ -1,8 +1,8 @@
-"""The first stage of a training run: sources to a tokenizer, token shards and a held-out part that is never seen."""
+"""The one preparation of a corpus: sources to splits without copies, a tokenizer, token shards and a document index."""
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pmpjax.data.documents import Document, Rejection, SourceError, digest, within_budget
-from pmpjax.data.duplicates import overlap, separate
-from pmpjax.data.installed import Budget, by_kind
-from pmpjax.data.sources import Corpus, hold_out, packages_of, read_source, read_sources
+from pmpjax.data.documents import Document, SourceError, digest, within_budget
+from pmpjax.data.duplicates import Deduplicated, deduplicate, overlap
+from pmpjax.data.origins import by_kind
+from pmpjax.data.prepared import document_index, write_index
+from pmpjax.data.sources import Corpus, packages_of, read_source, read_sources
+from pmpjax.data.sources.installed import Budget
 from pmpjax.data.storage import write_tokens
 from pmpjax.data.tokenizer import (
     END_OF_DOCUMENT,
@@ -27,147 +29,175 @@ from pmpjax.runs import atomic, write_json, write_text
 from pmpjax.runs.progress import Bar
 
 STEPS = 5
-"""Units by which `build_corpus` moves its progress bar on."""
+"""Units by which `prepare_corpus` moves its progress bar on."""
+
+Split = Callable[[list[Document], list[Document]], Mapping[str, Sequence[Document]]]
+"""(documents of the source, of the held-out source) -> the documents of each split."""
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
-    """What decides the tokens that a model is trained and measured on.
+class Preparation:
+    """What decides the prepared data.
 
     Attributes:
-        source: sources to train on: installed-docs, files, folders, tfds:NAME[@SPLIT], hf:NAME[@SPLIT], tinystories,
-            story-grammar.
-        heldout: one source to measure on; installed-docs:PACKAGE[,PACKAGE...] is taken out of the source, and so is
-            every copy of a held-out text. A share, "5%", holds out whole files or packages of the source itself.
-        source_bytes: at most this much text of the source, a random part of it; None takes all. Copies are searched in
-            memory, which takes some thirty times the text.
-        heldout_bytes: at most this much held-out text.
-        tokenizer: path of any tokenizer.json; None trains byte-level BPE on the source.
-        end_token: the token of that tokenizer that ends a document, "<|endoftext|>" or "</s>" in many.
+        source: names of sources, as `pmpjax.data.read_source` takes them.
+        heldout: one more source, to be kept apart; its packages of installed-docs are left out of `source`. None: the
+            splits come from `source` alone.
+        split: names the splits, two or more, in the order in which they keep a text: of two copies, the one in the
+            earlier split stays. The last split is the corpus, on which the tokenizer is trained.
+        role: what the held-out source is called in files and counts.
+        at_most: bytes of text by split; the rest is left out once copies are removed. All of a split that is not named.
+        length: tokens of a row that holds one document. None: rows run across documents (`pmpjax.data.PackedRows`),
+            and those of the corpus are stored in a seeded random order, so that neighbours are not of one file.
+        tokenizer: path of any tokenizer.json; None trains byte-level BPE.
+        end_token: the token that ends a document.
         vocabulary: ids of a trained tokenizer.
         budget: how much of installed-docs is taken, in bytes by kind.
-        near: Jaccard similarity of 5-word shingles from which a text counts as a copy.
-        seed: of the sample of installed-docs and the order of documents.
+        near_duplicates: Jaccard similarity of 5-word shingles from which a text counts as a copy.
+        seed: of the sample of installed-docs, of generated stories, of the budgets and the order.
+
+    Raises:
+        SourceError: a number is out of its range.
     """
 
-    source: tuple[str, ...] = ("installed-docs",)
-    heldout: str = "installed-docs:scipy"
-    source_bytes: int | None = None
-    heldout_bytes: int = 500_000
+    source: Sequence[str]
+    heldout: str | None
+    split: Split
+    role: str = "heldout"
+    at_most: Mapping[str, int] = field(default_factory=dict)
+    length: int | None = None
     tokenizer: str | None = None
     end_token: str = END_OF_DOCUMENT
     vocabulary: int = 4096
     budget: Budget = field(default_factory=Budget)
-    near: float = 0.7
+    near_duplicates: float = 0.7
     seed: int = 0
 
+    def __post_init__(self):
+        if self.length is not None and self.length < 2:
+            raise SourceError(f"length is {self.length}; a row needs at least 2 tokens to have one to predict")
+        if self.vocabulary < 257:
+            raise SourceError(
+                f"vocabulary is {self.vocabulary}; expected 257 or more: 256 bytes and {self.end_token!r}"
+            )
+        if not 0.5 <= self.near_duplicates <= 1:
+            raise SourceError(f"near_duplicates is {self.near_duplicates}; expected a similarity of 0.5 to 1")
 
-def build_corpus(config: CorpusConfig, folder: Path, progress: Bar) -> None:
-    """Fills `folder` with what a training run reads; the same installed versions and files give the same bytes.
 
-    Documents are stored in a seeded random order, so that neighbouring rows are not of one package or file.
+def prepare_corpus(plan: Preparation, folder: Path, progress: Bar) -> None:
+    """Fills `folder` with the corpus and its splits; the same installed versions and files give the same bytes.
 
     Files:
-        tokenizer.json: trained on the source alone, or a copy of the one that was named.
-        tokens/: ArrayRecord shards `train` and `heldout`, one record a document, for `pmpjax.data.PackedRows`.
+        tokenizer.json: trained on the corpus alone, or a copy of the one that was named.
+        tokens/: ArrayRecord shards of each split, one record a document.
+        documents.parquet, ROLE.parquet: with a `length`, the `document_index` of the corpus, and of the other splits
+            with a column `split`.
         rejected.jsonl: file, line and reason of each bad row.
-        packages.json: version and content hash of every package of installed-docs.
-        counts.json: vocabulary (size of the embedding), end_of_document (id) and end_token (its text); of `train` and
-            `heldout` each documents, groups, bytes (UTF-8 of the texts, for bits a byte) and tokens (ends included);
-            duplicates_removed and exact_duplicates_removed (inside the source), leaks_removed (documents of the source
-            that copy a held-out one), heldout_duplicates_removed, rejected_rows, by_kind, and heldout_overlap (share of
-            the held-out 5-word pieces that the source holds all the same). Written last.
+        packages.json: version and content hash of every package of installed-docs, by source and ROLE.
+        counts.json: written last, and so a sign that all else is whole. length or end_token, vocabulary (size of the
+            embedding) and end_of_document (id); duplicates_removed and exact_duplicates_removed (inside the corpus),
+            leaks_removed (documents of the corpus that copy another split), SPLIT_leaks_removed (of a split that copy
+            an earlier one), ROLE_duplicates_removed (inside the other splits); rejected_rows; by_kind (of the corpus);
+            SPLIT_overlap (share of the first split's 5-word shingles that the corpus holds all the same: phrases, not
+            copies); and of each split documents, groups, bytes (UTF-8 of the texts), tokens (ends included), and with
+            a `length` rows and padding (a share).
 
     Raises:
-        SourceError: a source or the tokenizer cannot be read, has no good row or no end token, nothing is left without
-            copies, or a number of the config is out of its range.
+        SourceError: a source or the tokenizer cannot be read, has no good row or no end token; nothing is left of a
+            split without copies, or less than one row of tokens.
     """
-    check_numbers(config.vocabulary, config.near)
-    tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer, config.end_token)
-    share = _share(config.heldout)
-    heldout = Corpus() if share else read_source(config.heldout, config.budget, seed=config.seed)
-    progress.update(1, step="held-out text", documents=len(heldout.documents))
-    exclude = frozenset() if share else packages_of(config.heldout)
-    source = read_sources(config.source, config.budget, exclude=exclude, seed=config.seed)
+    tokenizer = None if plan.tokenizer is None else load_tokenizer(plan.tokenizer, plan.end_token)
+    heldout, excluded = Corpus(), frozenset()
+    if plan.heldout is not None:
+        heldout = read_source(plan.heldout, plan.budget, seed=plan.seed)
+        excluded = packages_of(plan.heldout)
+    progress.update(1, step=plan.role, documents=len(heldout.documents))
+    source = read_sources(plan.source, plan.budget, exclude=excluded, seed=plan.seed)
     progress.update(1, step="source", documents=len(source.documents))
-    part = source.documents
-    if config.source_bytes is not None:
-        part = within_budget(part, config.source_bytes, config.seed)
-    if share:
-        part, heldout.documents = hold_out(part, share, config.seed)
-    found = separate({"heldout": heldout.documents, "source": part}, config.near)
-    removed = {
-        "duplicates_removed": found.copies["source"]["source"],
-        "exact_duplicates_removed": found.exact["source"]["source"],
-        "leaks_removed": found.copies["source"]["heldout"],
-        "heldout_duplicates_removed": found.copies["heldout"]["heldout"],
-    }
-    train = sorted(found.kept["source"], key=lambda document: digest(str(config.seed), "order", document.id))
-    held = within_budget(found.kept["heldout"], config.heldout_bytes, config.seed)
+    # Whole splits, not the parts within their budgets: what is not measured on must not be learned from either.
+    found = deduplicate(plan.split(source.documents, heldout.documents), plan.near_duplicates)
+    removed = _removed(found, plan.role)
+    splits = {name: _stored(plan, name, found) for name in reversed(found.kept)}
+    last, *_, first = splits
+    corpus = splits[last]
     progress.update(1, step="copies", **{name: count for name, count in removed.items() if count})
 
     if tokenizer is None:
-        tokenizer = train_tokenizer((document.text for document in train), config.vocabulary, config.end_token)
-    _write_tokenizer(config, tokenizer, folder / "tokenizer.json")
+        tokenizer = train_tokenizer((document.text for document in corpus), plan.vocabulary, plan.end_token)
+    _write_tokenizer(plan, tokenizer, folder / "tokenizer.json")
     progress.update(1, step="tokenizer")
 
     counts: dict[str, Any] = {
+        **({} if plan.length is None else {"length": plan.length}),
         "vocabulary": vocabulary_size(tokenizer),
-        "end_of_document": end_of_document(tokenizer, config.end_token),
-        "end_token": config.end_token,
+        "end_of_document": end_of_document(tokenizer, plan.end_token),
+        **({"end_token": plan.end_token} if plan.length is None else {}),
         **removed,
         "rejected_rows": len(source.rejected) + len(heldout.rejected),
-        "by_kind": by_kind(train),
-        "heldout_overlap": float(np.mean(overlap([d.text for d in held], [d.text for d in train]))),
+        "by_kind": by_kind(corpus),
+        f"{first}_overlap": float(np.mean(overlap([d.text for d in splits[first]], [d.text for d in corpus]))),
     }
-    for name, documents in (("train", train), ("heldout", held)):
-        sequences = encode(tokenizer, [document.text for document in documents], config.end_token)
-        write_tokens(folder / "tokens", name, sequences, lengths=True)
+    tables = {}
+    for name, documents in splits.items():
+        sequences = encode(tokenizer, [document.text for document in documents], plan.end_token)
+        write_tokens(folder / "tokens", name, sequences, lengths=plan.length is None)
         counts[name] = _counts(documents, sequences)
-    write_rejected(folder / "rejected.jsonl", [*heldout.rejected, *source.rejected])
-    write_json(folder / "packages.json", {"source": source.packages, "heldout": heldout.packages})
+        if plan.length is not None:
+            tables[name], rows = document_index(documents, sequences, plan.length)
+            counts[name] |= rows
+            if counts[name]["tokens"] < plan.length:
+                raise SourceError(
+                    f"{name} has {counts[name]['tokens']} tokens, less than one row of {plan.length}; give more text "
+                    "or a smaller length"
+                )
+    if tables:
+        write_index(tables, folder, plan.role)
+    rejected = [json.dumps(item._asdict(), ensure_ascii=False) for item in (*heldout.rejected, *source.rejected)]
+    write_text(folder / "rejected.jsonl", "".join(line + "\n" for line in rejected))
+    write_json(folder / "packages.json", {"source": source.packages, plan.role: heldout.packages})
     write_json(folder / "counts.json", counts)
-    progress.update(1, step="tokens", tokens=counts["train"]["tokens"])
+    progress.update(1, step="tokens", tokens=counts[last]["tokens"])
 
 
-def _share(heldout: str) -> float | None:
-    """The fraction that "5%" names; None for the name of a source."""
-    if not heldout.endswith("%"):
-        return None
-    try:
-        share = float(heldout[:-1]) / 100
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise SourceError(f"heldout is {heldout!r}; a share lies between 0% and 100%, or name a source")
-    return share
+def _stored(plan: Preparation, name: str, found: Deduplicated) -> list[Document]:
+    """A split as it is stored: within its budget, and the corpus of packed rows in a random order."""
+    documents = found.kept[name]
+    if name in plan.at_most:
+        return within_budget(documents, plan.at_most[name], plan.seed)
+    if plan.length is None and name == next(reversed(found.kept)):
+        return sorted(documents, key=lambda document: digest(str(plan.seed), "order", document.id))
+    return documents
 
 
-def check_numbers(vocabulary: int, near: float) -> None:
-    """Refuses, before any source is read, a vocabulary or similarity that would fail afterwards."""
-    if vocabulary < 257:
-        raise SourceError(f"vocabulary is {vocabulary}; 256 bytes and the end-of-document token make 257 or more")
-    if not 0.5 <= near <= 1:
-        raise SourceError(f"near is {near}; the search for near-copies serves similarities of 0.5 to 1")
+def _removed(found: Deduplicated, role: str) -> dict[str, int]:
+    """How many documents were removed as copies, for counts.json; see `prepare_corpus`."""
+    *others, corpus = found.kept
+    copies = found.copies
+    return {
+        "duplicates_removed": copies[corpus][corpus],
+        "exact_duplicates_removed": found.exact[corpus][corpus],
+        "leaks_removed": sum(copies[corpus][name] for name in others),
+        **{
+            f"{name}_leaks_removed": sum(copies[name][earlier] for earlier in others[:number])
+            for number, name in enumerate(others)
+            if number
+        },
+        f"{role}_duplicates_removed": sum(copies[name][name] for name in others),
+    }
 
 
-def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
-    """Writes one JSON object a rejection: file, line, reason."""
-    write_text(path, "".join(json.dumps(item._asdict(), ensure_ascii=False) + "\n" for item in rejected))
-
-
-def _write_tokenizer(config: CorpusConfig, tokenizer: Tokenizer, path: Path) -> None:
-    with atomic(path) as temporary:
-        if config.tokenizer is None:
-            tokenizer.save(str(temporary))
-        else:
-            shutil.copyfile(config.tokenizer, temporary)
-
-
-def _counts(documents: Sequence[Document], sequences: Sequence[np.ndarray]) -> dict[str, int]:
+def _counts(documents: Sequence[Document], sequences: Sequence[np.ndarray]) -> dict[str, Any]:
     return {
         "documents": len(documents),
         "groups": len({document.group for document in documents}),
         "bytes": sum(len(document.text.encode()) for document in documents),
         "tokens": sum(map(len, sequences)),
     }
+
+
+def _write_tokenizer(plan: Preparation, tokenizer: Tokenizer, path: Path) -> None:
+    with atomic(path) as temporary:
+        if plan.tokenizer is None:
+            tokenizer.save(str(temporary))
+        else:
+            shutil.copyfile(plan.tokenizer, temporary)

@@ -1,4 +1,4 @@
-"""The unit of selection: a document, and the reasons why a piece of data does not become one."""
+"""The unit of selection: a document, and the reasons why a row or file does not become one."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -27,7 +27,7 @@ class Document(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A piece of data that did not become a document.
+    """A row or file that did not become a document.
 
     Fields:
         file: where it was found, as the user wrote it or relative to the package.
@@ -41,7 +41,7 @@ class Rejection(NamedTuple):
 
 
 class SourceError(Exception):
-    """A source that cannot be read at all or has no good row; the message says how to mend it."""
+    """A source that cannot be read at all or has no good row; the message ends with a hint."""
 
 
 def digest(*parts: str | bytes) -> str:
@@ -57,10 +57,10 @@ def digest(*parts: str | bytes) -> str:
     return state.hexdigest()
 
 
-def fault(text: object, maximum_bytes: int = MAXIMUM_BYTES) -> str | None:
+def reject_reason(text: object, maximum_bytes: int = MAXIMUM_BYTES) -> str | None:
     """Why a value is no text of a document, None when it is one.
 
-    >>> fault("words"), fault(" "), fault(7)
+    >>> reject_reason("words"), reject_reason(" "), reject_reason(7)
     (None, 'empty', 'wrong type: expected text, found int')
     """
     if not isinstance(text, str):
@@ -76,13 +76,13 @@ def fault(text: object, maximum_bytes: int = MAXIMUM_BYTES) -> str | None:
     return None
 
 
-def pieces(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """Cuts long text into pieces of about `size` bytes, each with its 1-based first line; joined, they are the data.
+def chunks(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    """Cuts long text into chunks of about `size` bytes, each with its 1-based first line; joined, they are the data.
 
-    A piece ends at the last line that fits, at a blank line where its second half has one, before an unindented line
-    otherwise. A line is never cut, so that a piece can be longer than `size` when a line is.
+    A chunk ends at the last line that fits, at a blank line where its second half has one, before an unindented line
+    otherwise. A line is never cut, so that a chunk can be longer than `size` when a line is.
 
-    >>> list(pieces(b"a\\nb\\n\\nc\\n", 6))
+    >>> list(chunks(b"a\\nb\\n\\nc\\n", 6))
     [(1, b'a\\nb\\n\\n'), (4, b'c\\n')]
     """
     lines = data.splitlines(keepends=True)

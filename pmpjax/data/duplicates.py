@@ -1,4 +1,4 @@
-"""Copies and near-copies of texts: exact ones by a normalised hash, near ones by MinHash and an exact check."""
+"""Copies of texts: exact ones by a normalised hash, near-duplicates by MinHash and an exact check."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def shingles(texts: Sequence[str]) -> Shingles:
     for offset in range(SHINGLE):
         inside = place + offset < lengths[document]
         following = np.where(inside, hashed[np.minimum(np.arange(len(hashed)) + offset, len(hashed) - 1)], np.uint64(0))
-        mixed = _scramble(mixed ^ following)
+        mixed = splitmix64(mixed ^ following)
     full = place <= np.maximum(lengths[document] - SHINGLE, 0)
     mixed, document = mixed[full], document[full]
     order = np.lexsort((mixed, document))
@@ -100,14 +100,14 @@ def signatures(sets: Shingles, bands: int = _BANDS, rows: int = _ROWS) -> np.nda
         for _ in range(rows):
             factor, shift = generator.integers(0, 2**64, size=2, dtype=np.uint64)
             permuted = (sets.values * (factor | np.uint64(1)) + shift) >> np.uint64(16)
-            result[:, band] = _scramble(result[:, band] ^ np.minimum.reduceat(permuted, sets.starts[:-1]))
+            result[:, band] = splitmix64(result[:, band] ^ np.minimum.reduceat(permuted, sets.starts[:-1]))
     return result
 
 
 def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     """For each text, the earlier one that it copies: the same after `normalised`, or Jaccard of shingles >= threshold.
 
-    Copies of copies count only when they are near to a text that is itself no copy: what is kept has no near pair.
+    Copies of copies count only when they are near-duplicates of a text that is no copy itself: no two kept texts are.
     Pairs are proposed by banded MinHash (which misses 1 in 20,000 at the default threshold) and then decided exactly.
 
     >>> copies = find_copies(["a b c d e f g h", "x", "A  b c d e f g h", "a b c d e f g h i"])
@@ -127,7 +127,7 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     for index in range(count):
         first = exact.setdefault(digest(normalised(texts[index])), index)
         if first != index:
-            # A copy of a near-copy is an exact copy too, but what counts as its original is the text that was kept.
+            # A copy of a near-duplicate is an exact copy too, but its original is the text that was kept.
             kind[index], original[index] = EXACT, first if original[first] < 0 else original[first]
             continue
         mine = sets.values[sets.starts[index] : sets.starts[index + 1]]
@@ -144,8 +144,8 @@ def find_copies(texts: Sequence[str], threshold: float = 0.7) -> Copies:
     return Copies(kind, original)
 
 
-class Separated(NamedTuple):
-    """What `separate` left of each set, and what it took out.
+class Deduplicated(NamedTuple):
+    """What `deduplicate` left of each set, and what it took out.
 
     Fields:
         kept: by set, in the order given.
@@ -158,13 +158,13 @@ class Separated(NamedTuple):
     exact: dict[str, dict[str, int]]
 
 
-def separate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Separated:
+def deduplicate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Deduplicated:
     """Takes copies out of sets of documents, inside each and between them: the set that is named first keeps the text.
 
     Raises `SourceError` where nothing is left of a set.
 
     >>> one, two = Document("1", "same words", "", ""), Document("2", "other words", "", "")
-    >>> found = separate({"heldout": [one], "source": [one, two]}, 0.7)
+    >>> found = deduplicate({"heldout": [one], "source": [one, two]}, 0.7)
     >>> [document.id for document in found.kept["source"]], found.copies["source"]
     (['2'], {'heldout': 1, 'source': 0})
     """
@@ -186,10 +186,10 @@ def separate(sets: Mapping[str, Sequence[Document]], threshold: float) -> Separa
     for name, part in kept.items():
         if not part:
             raise SourceError(
-                f"nothing is left of the {name} when copies are taken out ({tables[0][name]}); "
-                f"name a source that does not hold the target, or a target of more documents"
+                f"nothing is left of {name} when copies are removed ({tables[0][name]}); "
+                "name a source that does not hold the target, or a target of more documents"
             )
-    return Separated(kept, *tables)
+    return Deduplicated(kept, *tables)
 
 
 def overlap(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
@@ -201,8 +201,8 @@ def overlap(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
     return np.add.reduceat(known, sets.starts[:-1], dtype=np.float64) / np.diff(sets.starts)
 
 
-def _scramble(values: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit integers in which each bit depends on all (the finaliser of splitmix64)."""
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: a bijection of 64-bit integers in which each bit of the result depends on all."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

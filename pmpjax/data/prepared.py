@@ -1,24 +1,27 @@
-"""What the stage `prepare` leaves on disk, as arrays: the contract between the data room and the stages of `pds`."""
+"""A prepared corpus of rows on disk and as arrays: the contract between the data room and the stages of `pds`."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpjax.data.documents import SourceError
-from pmpjax.data.rows import document_rows
+from pmpjax.data.documents import Document, SourceError
+from pmpjax.data.rows import Rows, document_rows
 from pmpjax.data.storage import read_tokens
 from pmpjax.data.tokenizer import end_of_document, load_tokenizer
+from pmpjax.runs import atomic, fingerprint
 
 
 class DocumentTable(NamedTuple):
     """The documents of the source, in the order of their rows; document d is written d below.
 
     Its whole token sequence (text, then the end-of-document token) lies in rows `first_row[d]` to
-    `first_row[d] + n_rows[d]` (excluded) of `Prepared.source_rows`: full rows and one last, shorter one; no token is
+    `first_row[d] + n_rows[d]` (excluded) of `Prepared.source`: full rows and one last, shorter one; no token is
     left out and none is doubled.
 
     Fields:
@@ -49,18 +52,16 @@ class DocumentTable(NamedTuple):
 class Prepared(NamedTuple):
     """Everything that later stages need from `prepare`.
 
-    A *row* (an instance of PDS) holds tokens of one document only: row r has `source_lengths[r]` tokens (at least 1),
-    after which it is padded with `end_of_document`; the padding is no text, so losses must be masked by the lengths
-    (`loss_mask`). Documents that the pretraining stage has chosen are concatenated by `pmpjax.data.packed_rows`.
+    A *row* (an instance of PDS) holds tokens of one document only, at least one; behind them it is padded with
+    `end_of_document`. `pmpjax.data.packed_rows` concatenates the documents that the pretraining stage has chosen.
 
     Fields:
         tokenizer_path: tokenizer.json of Hugging Face `tokenizers`.
         documents: the source's documents [D].
-        source_rows: [R, L] int32 token ids, 0 <= id < vocabulary, ordered by document.
-        source_lengths: [R] int32.
+        source: rows of [R, L] and [R] int32, 0 <= id < vocabulary, ordered by document.
         source_document: [R] int32, index of the row's document in `documents`; never decreasing.
-        dev_rows, dev_lengths: [R_dev, L] int32 and [R_dev] int32: desired domain, for the costate.
-        test_rows, test_lengths: the same of other modules of the desired domain, for the verdict alone.
+        dev: rows of the desired domain, for the costate.
+        test: rows of other modules of the desired domain, on which models are measured and nothing else.
         vocabulary: ids that the tokenizer can give, special tokens included; the size of the embedding.
         end_of_document: id of the special token.
         counts: contents of counts.json, among them duplicates_removed, leaks_removed and rejected_rows.
@@ -68,28 +69,45 @@ class Prepared(NamedTuple):
 
     tokenizer_path: Path
     documents: DocumentTable
-    source_rows: np.ndarray
-    source_lengths: np.ndarray
+    source: Rows
     source_document: np.ndarray
-    dev_rows: np.ndarray
-    dev_lengths: np.ndarray
-    test_rows: np.ndarray
-    test_lengths: np.ndarray
+    dev: Rows
+    test: Rows
     vocabulary: int
     end_of_document: int
     counts: dict[str, Any]
 
 
-def loss_mask(lengths: np.ndarray, length: int) -> np.ndarray:
-    """m[r, i] = 1 if i + 1 < lengths[r]: whether position i of a row predicts a real token, [R, length - 1] float32.
+def document_index(
+    documents: Sequence[Document], sequences: Sequence[np.ndarray], length: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """(table, counts): where each document lies among rows of `length` tokens, and how many rows there are.
 
-    The labels of `rows[:, :-1]` are `rows[:, 1:]`; a row of one token has no label.
-
-    >>> loss_mask(np.array([3, 1]), 4)
-    array([[1., 1., 0.],
-           [0., 0., 0.]], dtype=float32)
+    The table has the columns id, origin, text, bytes, tokens, first_row and rows; the counts are rows and padding, the
+    share of the rows' places that hold no token.
     """
-    return (np.arange(1, length)[None, :] < np.asarray(lengths)[:, None]).astype(np.float32)
+    tokens = np.array([len(sequence) for sequence in sequences], np.int64)
+    rows = -(-tokens // length)
+    columns = {
+        "id": [document.id for document in documents],
+        "origin": [document.origin for document in documents],
+        "text": [document.text for document in documents],
+        "bytes": np.array([len(document.text.encode()) for document in documents], np.int64),
+        "tokens": tokens,
+        "first_row": np.cumsum(rows) - rows,
+        "rows": rows,
+    }
+    count = int(rows.sum())
+    return pa.table(columns), {"rows": count, "padding": float(1 - tokens.sum() / (count * length))}
+
+
+def write_index(tables: Mapping[str, pa.Table], folder: Path, role: str) -> None:
+    """Writes documents.parquet, the first table, and ROLE.parquet, the others with their names in a column `split`."""
+    source, *others = tables.items()
+    splits = [table.append_column("split", pa.array([name] * len(table))) for name, table in others]
+    for name, table in (("documents", source[1]), (role, pa.concat_tables(splits))):
+        with atomic(folder / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
 
 
 def load_prepared(folder: Path | str) -> Prepared:
@@ -107,25 +125,39 @@ def load_prepared(folder: Path | str) -> Prepared:
     tokenizer_path = folder / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_path)
     end = end_of_document(tokenizer)
-    source, dev, test = (
+    (source, document), (dev, _), (test, _) = (
         document_rows(read_tokens(folder / "tokens", name), counts["length"], end) for name in ("source", "dev", "test")
     )
     path = folder / "documents.parquet"
     table = pq.read_table(path, columns=["id", "origin", "bytes", "tokens", "first_row", "rows"])
     documents = DocumentTable(path, *(column.to_numpy() for column in table.columns))
-    if not np.array_equal(np.bincount(source.document, minlength=len(documents.ids)), documents.n_rows):
+    if not np.array_equal(np.bincount(document, minlength=len(documents.ids)), documents.n_rows):
         raise SourceError(f"{path} does not fit {folder / 'tokens'}; delete {folder} and prepare the data again")
     return Prepared(
         tokenizer_path=tokenizer_path,
         documents=documents,
-        source_rows=source.tokens,
-        source_lengths=source.lengths,
-        source_document=source.document,
-        dev_rows=dev.tokens,
-        dev_lengths=dev.lengths,
-        test_rows=test.tokens,
-        test_lengths=test.lengths,
+        source=source,
+        source_document=document,
+        dev=dev,
+        test=test,
         vocabulary=counts["vocabulary"],
         end_of_document=end,
         counts=counts,
     )
+
+
+def load_kept(folder: Path) -> Prepared:
+    """What the stage `prepare` left in a folder, kept in memory for the next stage.
+
+    The folder is read again as soon as it holds something else, as after `prepare` has been built again.
+
+    Raises:
+        RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.
+    """
+    return _load_kept(folder, fingerprint(folder))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_kept(folder: Path, content: str) -> Prepared:
+    # `content` only tells apart what one folder held at different times. The folder counts too: texts are read from it.
+    return load_prepared(folder)

@@ -78,7 +78,7 @@ def read_tokens(folder: Path, name: str) -> list[np.ndarray]:
         tokens = int(sum(map(len, part)))
         if (len(part), tokens) != (shard["records"], shard["tokens"]):
             raise SourceError(
-                f"{file} has {len(part)} records of {tokens} tokens, its index says {shard['records']} of "
+                f"{file} has {len(part)} records of {tokens} tokens, its index has {shard['records']} of "
                 f"{shard['tokens']}; prepare the data again"
             )
         sequences += part

@@ -10,6 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from pmpjax.data.documents import SourceError
 from pmpjax.data.storage import read_index
+from pmpjax.runs.errors import first_line
 
 WASTE = 0.02
 """The last, shorter row of a corpus is left out where it holds a smaller share of the tokens, and padded otherwise."""
@@ -135,11 +136,11 @@ class PackedRows:
             data = self._source[number]
         except Exception as error:  # the C++ side raises several types
             raise SourceError(
-                f"{self._files[shard]}: record {record} cannot be read ({_line(error)}); prepare the data again"
+                f"{self._files[shard]}: record {record} cannot be read ({first_line(error)}); prepare the data again"
             ) from error
         if len(data) != expected * self._dtype.itemsize:
             raise SourceError(
-                f"{self._files[shard]}: record {record} has {len(data)} bytes, its index says {expected} tokens of "
+                f"{self._files[shard]}: record {record} has {len(data)} bytes, its index has {expected} tokens of "
                 f"{self._dtype.itemsize}; prepare the data again"
             )
         return np.frombuffer(data, self._dtype)
@@ -190,10 +191,6 @@ def _check_shard(file: Path, records: int) -> None:
         found = reader.num_records()
         reader.close()
     except Exception as error:  # the C++ side raises several types
-        raise SourceError(f"{file} cannot be read ({_line(error)}); prepare the data again") from error
+        raise SourceError(f"{file} cannot be read ({first_line(error)}); prepare the data again") from error
     if found != records:
-        raise SourceError(f"{file} has {found} records, its index says {records}; prepare the data again")
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise SourceError(f"{file} has {found} records, its index has {records}; prepare the data again")

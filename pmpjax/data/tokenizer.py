@@ -83,7 +83,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], end: str = END_OF_DOCUMEN
     last = end_of_document(tokenizer, end)
     kind = token_type(vocabulary_size(tokenizer))
     sequences: list[np.ndarray] = []
-    # The library's encodings take a hundred bytes a token: some are made at a time.
+    # The library's encodings take a hundred bytes per token: a chunk of texts is encoded at a time.
     for begin in range(0, len(texts), _CHUNK):
         encodings = tokenizer.encode_batch_fast(list(texts[begin : begin + _CHUNK]), add_special_tokens=False)
         sequences += [np.asarray([*encoding.ids, last], kind) for encoding in encodings]

@@ -17,7 +17,7 @@ def bits_per_byte(total_nats: float | int, bytes: int) -> float:
     8.0
     """
     if bytes < 1:
-        raise ValueError(f"bytes is {bytes}; a text of no bytes has no loss a byte")
+        raise ValueError(f"bytes is {bytes}; a text of no bytes has no loss per byte")
     return float(total_nats / (math.log(2) * bytes))
 
 

@@ -7,19 +7,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pmpjax.data import PackedRows
+from pmpjax.data import PackedRows, Rows
 from pmpjax.data.storage import read_tokens
 from pmpjax.evaluation.ngrams import KneserNey, bits_per_byte
-from pmpjax.models import Decoder, Rows, label_mask, load_pretrained
+from pmpjax.models import Decoder, label_mask, load_pretrained
 from pmpjax.models.layers import apply
 from pmpjax.runs.metrics import read_metrics
-from pmpjax.runs.plots import figure
-
-_RESAMPLES = 2_000
+from pmpjax.statistics import bootstrap
 
 
 class Comparison(NamedTuple):
-    """Bits a byte on the held-out documents.
+    """Bits per byte on the held-out documents.
 
     Fields:
         decoder: of the trained model.
@@ -58,13 +56,12 @@ def against_ngrams(run: Path, order: int = 5, length: int = 256, batch: int = 8)
         return bits_per_byte(nats / tokens * counts["heldout"]["tokens"], counts["heldout"]["bytes"])
 
     excess = sums[0] - sums[1]
-    drawn = np.random.default_rng(0).integers(0, len(heldout), (_RESAMPLES, len(heldout)))
-    low, high = np.percentile(excess[drawn].sum(axis=1) / number[drawn].sum(axis=1), [2.5, 97.5])
+    low, high = bootstrap(lambda drawn: excess[drawn].sum(axis=1) / number[drawn].sum(axis=1), len(heldout))
     return Comparison(
         bits(sums[0].sum(), number.sum()),
         bits(sums[1].sum(), number.sum()),
         bits(excess.sum(), number.sum()),
-        (bits(float(low), 1.0), bits(float(high), 1.0)),
+        (bits(low, 1.0), bits(high, 1.0)),
         float(np.mean(excess[number > 0] < 0)),
     )
 
@@ -88,7 +85,9 @@ def _decoder_losses(run: Path, length: int, batch: int, tokens: int) -> tuple[np
 
 
 def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
-    """Draws bits a byte on the held-out text against training steps, and the n-gram model's as a line."""
+    """Draws bits per byte on the held-out text against training steps, and the n-gram model's as a line."""
+    from pmpjax.runs.plots import figure  # matplotlib, only for those who draw
+
     lines = [line for line in read_metrics(run / "train" / "metrics") if "heldout_bits_per_byte" in line]
     with figure(path) as (_, panels):
         axes = panels[0, 0]
@@ -96,5 +95,5 @@ def draw_training(run: Path, found: Comparison, order: int, path: Path) -> None:
         axes.axhline(found.ngram, linestyle=":", color="C1", label=f"Kneser-Ney {order}-gram")
         axes.set_ylim(top=1.5 * found.ngram)
         axes.set_xlabel("training step")
-        axes.set_ylabel("bits a byte, held out")
+        axes.set_ylabel("bits per byte, held out")
         axes.legend(loc="upper right")

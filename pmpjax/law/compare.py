@@ -1,4 +1,4 @@
-"""Solvers side by side on the same seeds: a table, and acceleration and area against sweeps and against seconds."""
+"""Solvers compared on the same seeds: a table, and acceleration and area against sweeps and against seconds."""
 
 from collections.abc import Mapping
 from pathlib import Path

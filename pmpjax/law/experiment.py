@@ -17,6 +17,7 @@ from pmpjax.runs import open_run, read_arrays, write_arrays, write_json
 from pmpjax.runs.progress import progress
 
 _COMMAND = "law perceptron"
+_RECORDED = 100  # training steps at which spreads and weights are recorded
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class LawConfig:
         seeds: each gives data, teacher and first parameters; several make a run of their own each, and a summary.
         patience: stop after so many accepted sweeps without a lower loss on a third clean split, and keep the policy
             that was best there; 0 never stops early.
-        curve_points: at how many training steps spreads and weights are recorded.
     """
 
     preset: Literal["paper", "quick"] = "paper"
@@ -40,12 +40,11 @@ class LawConfig:
     sweeps: int = 300
     seeds: tuple[int, ...] = (0,)
     patience: int = 0
-    curve_points: int = 100
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}, expected one or more different numbers")
-        for name, least in (("sweeps", 1), ("patience", 0), ("curve_points", 2)):
+        for name, least in (("sweeps", 1), ("patience", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
 
@@ -85,10 +84,10 @@ def setting(config: LawConfig, seed: int) -> Setting:
 
 
 def run(config: LawConfig, directory: Path | str) -> dict[str, Any]:
-    """Runs (or goes on with) the experiment in `directory`; returns what its metrics.json says.
+    """Runs (or goes on with) the experiment in `directory`; returns what metrics.json holds.
 
     One seed: stages `solve`, `retrain`, `figures` and metrics.json. Several: such a run in seed-K/ for each, and a
-    metrics.json with the same keys (means over the seeds), `per_seed` and `interval` beside them.
+    metrics.json with the same keys (means over the seeds), `per_seed` and `interval`. Both leave a report.html.
     Raises `pmpjax.runs.RunError` when the directory holds something else.
     """
     directory = Path(directory)
@@ -105,15 +104,20 @@ def run(config: LawConfig, directory: Path | str) -> dict[str, Any]:
             stored = [read_arrays(path / "solve" / optimise.HISTORY) for path in folders]
             report.draw_seeds(folder, stored)
 
-        whole.stage("figures", draw_summary, inputs={path.name: path / "solve" for path in folders})
+        drawn = whole.stage("figures", draw_summary, inputs={path.name: path / "solve" for path in folders})
         metrics = report.summary(each)
-        write_json(directory / "metrics.json", metrics)
+        _finish(directory, metrics, drawn)
     return metrics
+
+
+def _finish(directory: Path, metrics: dict[str, Any], drawn: Path) -> None:
+    write_json(directory / "metrics.json", metrics)
+    report.write(directory / "report.html", metrics, drawn)
 
 
 def _run_seed(config: LawConfig, seed: int, directory: Path) -> dict[str, Any]:
     with open_run(directory, _COMMAND, {**asdict(config), "seed": seed}) as stages:
-        stride = max(1, config.problem.steps // config.curve_points)
+        stride = max(1, config.problem.steps // _RECORDED)
         made: list[Setting] = []
 
         def get() -> Setting:  # drawn when a stage has work to do, not when all are complete
@@ -154,8 +158,8 @@ def _run_seed(config: LawConfig, seed: int, directory: Path) -> dict[str, Any]:
 
         solved = stages.stage("solve", solve)
         retrained = stages.stage("retrain", retrain, inputs={"solve": solved})
-        stages.stage("figures", figures, inputs={"solve": solved, "retrain": retrained})
+        drawn = stages.stage("figures", figures, inputs={"solve": solved, "retrain": retrained})
         metrics = report.metrics(read_arrays(solved / optimise.HISTORY), read_arrays(retrained / "curves"))
         metrics |= {"solver": config.solver, "seed": seed, "preset": config.preset}
-        write_json(directory / "metrics.json", metrics)
+        _finish(directory, metrics, drawn)
     return metrics

@@ -45,7 +45,7 @@ def convergence(path: Path, history: Arrays, compiling: float) -> None:
 
 
 def spreads(path: Path, history: Arrays, steps: np.ndarray) -> None:
-    """Spread of worth over the used examples, along the costate (kkt) and along the desired gradient (law).
+    """Spread of the contributions of the used examples, along the costate (kkt) and along the desired gradient (law).
 
     Above, along training for some outer iterations; below, over the whole of training, against the outer iteration.
     """
@@ -55,7 +55,7 @@ def spreads(path: Path, history: Arrays, steps: np.ndarray) -> None:
             used, _, scale = np.moveaxis(history[name], 1, 0)
             ratio = used / np.maximum(scale, np.finfo(scale.dtype).tiny)
             _by_iteration(figure, axes[0, column], steps, ratio, bar=column == 1)
-            axes[0, column].set(title=title, xlabel="training step $t$", ylabel="spread of worth at step $t$")
+            axes[0, column].set(title=title, xlabel="training step $t$", ylabel="spread of contributions at step $t$")
             axes[0, column].set_ylim(max(0.3 * np.quantile(ratio[-1], 0.05), 1e-6), 2)  # zero where one example is used
             totals = history[f"{name}_spread"][history["accepted"].astype(bool)]
             axes[1, column].plot(np.arange(1, len(totals) + 1), totals)

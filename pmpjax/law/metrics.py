@@ -1,10 +1,12 @@
-"""What a policy is worth: acceleration ratio, area under the curve, spread of worth."""
+"""What a policy achieves: acceleration ratio, area under the curve, spread of the contributions."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from pmpjax.statistics import speedup
 
 
 def acceleration_ratio(optimised: ArrayLike, baseline: ArrayLike) -> float | None:
@@ -17,8 +19,7 @@ def acceleration_ratio(optimised: ArrayLike, baseline: ArrayLike) -> float | Non
     2.0
     """
     optimised, baseline = np.asarray(optimised), np.asarray(baseline)
-    reached = optimised <= baseline[-1]
-    return (len(baseline) - 1) / max(int(reached.argmax()), 1) if reached.any() else None
+    return speedup(np.arange(len(baseline)), optimised, baseline, window=1, interpolate=False).ratio
 
 
 def area_under_curve(curve: ArrayLike) -> float:
@@ -31,18 +32,18 @@ def area_under_curve(curve: ArrayLike) -> float:
 
 
 def spread(seen: np.ndarray | Sequence[Any]) -> float:
-    """sum_t used_t / sum_t scale_t of a stacked `pmpjax.Spread` [3, steps]: how unequal the worth of used examples is.
+    """sum_t used_t / sum_t scale_t of a stacked `pmpjax.Spread` [3, steps]: how unequal the contributions are.
 
     used_t = sqrt(sum_n g_n (q_n - m)^2 / sum_n g_n), m = sum_n g_n q_n / sum_n g_n, with g the policy's weights at step
-    t and q the worth: a standard deviation weighted by use, hence over the examples that are used. scale_t is the root
-    mean square of q over all examples, used or not. Sums over the recorded steps come before the division, so that
-    late steps, whose worth is nearly zero, do not dominate. No unit: the learning rate cancels.
+    t and q the contributions: a standard deviation weighted by use, hence over the examples that are used. scale_t is
+    the root mean square of q over all examples, used or not. Sums over the recorded steps come before the division, so
+    that late steps, whose contributions are nearly zero, do not dominate. No unit: the learning rate cancels.
 
     Two of them are reported, and they are not the same statement:
 
-    - `kkt_spread`: worth along the costate, q_n = eta <lambda_{t+1}, grad l_n(theta_t)> = -dJ/dg_{n,t}. Zero where the
+    - `kkt_spread`: along the costate, q_n = eta <lambda_{t+1}, grad l_n(theta_t)> = -dJ/dg_{n,t}. Zero where the
       (discrete-time) optimality conditions hold on the support.
-    - `law_spread`: worth along the desired gradient, q_n = eta <grad J(theta_t), grad l_n(theta_t)>. Zero on the
+    - `law_spread`: along the desired gradient, q_n = eta <grad J(theta_t), grad l_n(theta_t)>. Zero on the
       optimal path in continuous time (the Learning Law); in discrete time only nearly so.
 
     >>> spread([[1.0, 0.0], [0.0, 0.0], [2.0, 2.0]])

@@ -28,16 +28,16 @@ _ADJOINT = pmp.Linearized()  # a perceptron's linearised step is small, and neve
 class History:
     """Numbers of every sweep, and curves of the accepted ones (the outer iterations).
 
-    rows: name -> one number a sweep. curves: name -> one array an accepted sweep.
+    rows: name -> one number per sweep, None where it is not defined. curves: name -> one array per accepted sweep.
     """
 
-    rows: dict[str, list[float]] = field(default_factory=dict)
+    rows: dict[str, list[float | None]] = field(default_factory=dict)
     curves: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values()), []))
 
-    def add(self, row: Mapping[str, float], curves: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, float | None], curves: Mapping[str, Any]) -> None:
         """Appends a sweep; `curves` is empty where the trial was refused."""
         for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
@@ -45,7 +45,7 @@ class History:
             self.curves.setdefault(name, []).append(np.asarray(curve))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """rows: [sweeps] each; curves: [accepted sweeps, ...] each."""
+        """rows: [sweeps] each, not a number for None; curves: [accepted sweeps, ...] each."""
         rows = {name: np.asarray(values, dtype=np.float64) for name, values in self.rows.items()}
         return rows | {name: np.stack(values) for name, values in self.curves.items()}
 
@@ -57,7 +57,11 @@ class History:
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "History":
         """From what `arrays` gave; a row is told from a curve by its one axis."""
-        rows = {name: array.tolist() for name, array in arrays.items() if array.ndim == 1}
+        rows: dict[str, list[float | None]] = {
+            name: [None if np.isnan(value) else float(value) for value in array]
+            for name, array in arrays.items()
+            if array.ndim == 1
+        }
         return cls(rows, {name: list(array) for name, array in arrays.items() if array.ndim > 1})
 
 
@@ -88,11 +92,11 @@ def optimise(
 
     `watched` are the observables of `pmpjax.law.watch`; `baseline` is the uniform policy's loss on the desired test set
     at theta_0 .. theta_T. The state is saved every few seconds and on Ctrl-C, and the solver resumes bit for bit.
-    ValueError when the plant diverges at the first policy.
+    ValueError when training diverges at the first policy.
     """
     history, best, resume = _load(folder / _RESUME, problem, x0, policy, train, solver, watched)
     bar.update(len(history))
-    earlier = history.rows["seconds"][-1] if len(history) else 0.0
+    earlier = (history.rows["seconds"][-1] or 0.0) if len(history) else 0.0
     begin = saved = time.perf_counter()
     # State and best policy change together, by one assignment, so that an interrupt finds a pair that fits.
     latest = (resume, best)
@@ -124,7 +128,7 @@ def optimise(
         history.add(row | numbers, curves)
         latest = (now.state, best)
         ratio = numbers["acceleration_ratio"]
-        bar.update(1, loss=now.value, AR="-" if np.isnan(ratio) else ratio, residual=now.residual)
+        bar.update(1, loss=now.value, AR="-" if ratio is None else ratio, residual=now.residual)
         if clock - saved > _SAVE_SECONDS:
             save()
             saved = time.perf_counter()
@@ -160,10 +164,9 @@ def optimise(
 _OF_POLICY = ("acceleration_ratio", "test_area", "test_last", "kkt_spread", "law_spread", "noisy_weight")
 
 
-def _numbers(curves: Mapping[str, np.ndarray], baseline: np.ndarray) -> dict[str, float]:
-    ratio = acceleration_ratio(curves["test"], baseline)
+def _numbers(curves: Mapping[str, np.ndarray], baseline: np.ndarray) -> dict[str, float | None]:
     return {
-        "acceleration_ratio": np.nan if ratio is None else ratio,
+        "acceleration_ratio": acceleration_ratio(curves["test"], baseline),
         "test_area": float(np.sum(curves["test"], dtype=np.float64)),
         "test_last": float(curves["test"][-1]),
         "kkt_spread": spread(curves["kkt"]),

@@ -2,7 +2,7 @@
 
 Fixed by the design and not tuned: inputs x ~ N(0, I_D); teacher w ~ N(0, I_D); y = [x.w > 0]; a fraction of the
 training labels flipped; desired dev and test sets clean; theta_0 = 0.01 N(0, I_D); no bias; the loss is binary
-cross-entropy from logits; the plant is full-batch gradient descent.
+cross-entropy from logits; training is full-batch gradient descent.
 """
 
 from dataclasses import dataclass
@@ -26,26 +26,22 @@ class PerceptronProblem:
         dimension: D, the length of an input.
         train: examples that the policy weighs.
         dev: desired examples whose loss the policy minimises.
-        test: desired examples on which acceleration is measured.
-        holdout: desired examples of a third split, for early stopping.
+        test: desired examples on which acceleration is measured; a third split, for early stopping, has as many.
         steps: T, full-batch gradient steps.
-        learning_rate: of the plant.
+        learning_rate: of the gradient steps.
         noise: the fraction of training labels that are flipped, exactly.
-        shift: how far the mean of the desired inputs is moved, along a random direction; 0 is the paper's problem.
     """
 
     dimension: int = 128
     train: int = 4096
     dev: int = 512
     test: int = 512
-    holdout: int = 512
     steps: int = 2000
     learning_rate: float = 0.1
     noise: float = 0.1
-    shift: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "train", "dev", "test", "holdout", "steps"):
+        for name in ("dimension", "train", "dev", "test", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"problem.{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.noise <= 0.5:
@@ -91,22 +87,20 @@ def draw(config: PerceptronProblem, seed: int) -> Perceptron:
         return streams[stream].standard_normal(shape, dtype=np.float32)
 
     teacher = normal(0, config.dimension)
-    direction = normal(1, config.dimension)
-    mean = np.float32(config.shift) * direction / np.linalg.norm(direction)
 
-    def clean(stream: int, count: int, mean: np.ndarray | float) -> Examples:
-        x = normal(stream, count, config.dimension) + mean
+    def clean(stream: int, count: int) -> Examples:
+        x = normal(stream, count, config.dimension)
         return Examples(jnp.asarray(x), jnp.asarray(x @ teacher > 0, jnp.float32))
 
-    train = clean(4, config.train, 0.0)
+    train = clean(4, config.train)
     noisy = jnp.asarray(streams[3].permutation(config.train) < round(config.noise * config.train))
     return Perceptron(
         params=jnp.asarray(np.float32(0.01) * normal(2, config.dimension)),
         train=train._replace(y=jnp.where(noisy, 1 - train.y, train.y)),
         noisy=noisy,
-        dev=clean(5, config.dev, mean),
-        test=clean(6, config.test, mean),
-        holdout=clean(7, config.holdout, mean),
+        dev=clean(5, config.dev),
+        test=clean(6, config.test),
+        holdout=clean(7, config.test),
         teacher=jnp.asarray(teacher),
     )
 

@@ -1,15 +1,16 @@
-"""The machine-readable result of a run, of several seeds, and the figures, from stored arrays alone."""
+"""The result of a run and of several seeds: metrics, figures and page, from stored arrays alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from pmpjax.law import figures
 from pmpjax.law.metrics import acceleration_ratio, area_under_curve
 from pmpjax.law.scaling import fit_scaling_law
+from pmpjax.runs.page import Figure, Section, Table, write_page
+from pmpjax.statistics import estimate
 
 Arrays = Mapping[str, np.ndarray]
 _MILESTONES = {"2": 2.0, "5.5": 5.5, "18": 18.0}
@@ -41,11 +42,11 @@ def metrics(history: Arrays, curves: Arrays) -> dict[str, Any]:
     that of all examples. seconds: wall time of the optimisation, compilation included; compile_seconds: how much of it
     the first two sweeps took longer than the others. seconds_to: acceleration ratio -> seconds after compilation at
     which it was first reached. scaling_law: the fits J(t) = L0 + (B / t)^beta from 5% of training on.
-    history: one number a sweep.
+    history: one number per sweep.
     """
     seconds = history["seconds"]
     compiling = _compile_seconds(seconds)
-    ratios = np.nan_to_num(history["acceleration_ratio"])
+    ratios = history["acceleration_ratio"]  # not a number where the loss is not reached, hence below every goal
     reached = {
         name: float(seconds[np.argmax(ratios >= goal)] - compiling) if np.any(ratios >= goal) else None
         for name, goal in _MILESTONES.items()
@@ -83,7 +84,7 @@ def draw(folder: Path, history: Arrays, curves: Arrays, steps: np.ndarray) -> No
     """All figures of one seed; `steps` are those at which spreads and weights were recorded."""
     figures.loss_curves(folder / "loss_curves", history, curves)
     figures.convergence(folder / "convergence", history, _compile_seconds(history["seconds"]))
-    figures.spreads(folder / "spread_of_worth", history, steps)
+    figures.spreads(folder / "spread_of_contributions", history, steps)
     figures.weights(folder / "weights", history, steps)
     laws = {name: fit_scaling_law(curve, _settled(curve)) for name, curve in curves.items()}
     figures.scaling(folder / "scaling_law", curves, laws, _settled(curves["dev_uniform"]))
@@ -92,6 +93,38 @@ def draw(folder: Path, history: Arrays, curves: Arrays, steps: np.ndarray) -> No
 def draw_seeds(folder: Path, stored: list[dict[str, np.ndarray]]) -> None:
     """The figure of several seeds."""
     figures.seeds(folder / "seeds", stored)
+
+
+_SHOWS = {
+    "loss_curves": "desired loss against the training step, for some outer iterations",
+    "convergence": "area under the curve and acceleration ratio, against sweeps and seconds",
+    "spread_of_contributions": "spread of the contributions of the examples in use",
+    "weights": "mean weights of noisy, learned and other examples",
+    "scaling_law": "fits of J(t) = L0 + (B / t)^beta",
+    "seeds": "means over the seeds, and bands from the lowest to the highest",
+}
+
+
+def write(path: Path, metrics: Mapping[str, Any], drawn: Path) -> None:
+    """Writes the page of one seed or of several, from metrics.json's content and the folder of the figures."""
+    ratio = metrics["acceleration_ratio"]
+    reached = "is never reached" if ratio is None else f"is reached {ratio:.1f} times as fast"
+    changes = {
+        "area under the desired dev loss": metrics["area_under_curve"],
+        "area under the desired test loss": metrics["test_area_under_curve"],
+        "spread of the contributions along the costate (kkt)": metrics["kkt_spread"],
+        "spread along the desired gradient (law)": metrics["law_spread"],
+    }
+    numbers = {name: metrics[name] for name in ("solver", "preset", "seed", "sweeps", "seconds", "noisy_weight")}
+    rows = [(name, *(f"{ends[end]:.3g}" for end in ("initial", "final"))) for name, ends in changes.items()]
+    figures = [Figure(drawn / f"{name}.png", shows) for name, shows in _SHOWS.items()]
+    sections = [
+        Section(None, [Table(("quantity", "uniform policy", "optimised policy"), rows)]),
+        Section("Figures", [figure for figure in figures if figure.path.exists()]),
+        Section("The run", [Table(("what", "value"), [(name, str(value)) for name, value in numbers.items()])]),
+    ]
+    verdict = f"the uniform policy's final loss on the desired test set {reached} with the optimised policy"
+    write_page(path, "Learning Law: the perceptron", verdict, sections)
 
 
 def _areas(curves: Arrays, split: str) -> dict[str, float]:
@@ -138,8 +171,5 @@ def _mean(values: Sequence[float | int | None]) -> float | None:
 
 
 def _interval(values: Sequence[float | int | None]) -> list[float] | None:
-    known = np.array([value for value in values if value is not None])
-    if len(known) < len(values) or len(known) < 2:
-        return None
-    half = stdtrit(len(known) - 1, 0.975) * known.std(ddof=1) / np.sqrt(len(known))
-    return [float(known.mean() - half), float(known.mean() + half)]
+    known = [value for value in values if value is not None]
+    return estimate(known).interval if values and len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""What the law looks at during each costate sweep, so that one traced sweep gives gradients, curves and checks."""
+"""What is observed during each costate sweep, so that one traced sweep gives gradients, curves and checks."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ def watch(drawn: Perceptron, stride: int, holdout: bool = False) -> dict[str, Ca
     """Observables of a sweep over the perceptron.
 
     `dev`, `test` (and `holdout`, when asked for): the loss at theta_0 .. theta_{T-1}, [T]. Each `stride` steps:
-    `kkt` and `law`, the `pmpjax.Spread` of worth along the costate and along the desired gradient; `groups`, the
-    relative weights of `pmpjax.law.policies.GROUPS`, [T / stride, 3].
+    `kkt` and `law`, the `pmpjax.Spread` of the contributions along the costate and along the desired gradient;
+    `groups`, the relative weights of `pmpjax.law.policies.GROUPS`, [T / stride, 3].
     """
 
     def loss_on(name: str) -> Callable[[Point], Array]:

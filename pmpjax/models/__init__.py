@@ -1,13 +1,13 @@
 """Flax modules: the decoder (Mistral/Llama architecture, with the options of its relatives) and the data scorer."""
 
 from pmpjax.models.config import PRESETS, DecoderConfig, preset
+from pmpjax.models.cross_entropy import cross_entropy
 from pmpjax.models.decoder import Cache, Decoder, Recording, Trunk, empty_cache, recorded
 from pmpjax.models.generate import generate
 from pmpjax.models.io import load_pretrained, save_pretrained
 from pmpjax.models.losses import (
     Parameters,
-    Rows,
-    cross_entropy,
+    TokenRows,
     example_losses,
     initialise,
     label_mask,
@@ -24,8 +24,8 @@ __all__ = [
     "DecoderConfig",
     "Parameters",
     "Recording",
-    "Rows",
     "ScorerModel",
+    "TokenRows",
     "Trunk",
     "cross_entropy",
     "empty_cache",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 HIDDEN = -1e30
-"""The logit of a key that is not seen: its exponential is 0 beside any other's, and differences of it stay finite."""
+"""The logit of a key that is not seen: its exponential is 0 compared with others, and differences stay finite."""
 
 
 class Visible(NamedTuple):

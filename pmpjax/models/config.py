@@ -24,7 +24,7 @@ class DecoderConfig:
         biases: whether products inside the blocks have a bias.
         positions: "rotary", "learned" (one vector a position up to `max_length`), "sinusoidal", "xpos" (rotary with
             decay), "alibi" (a linear penalty on the distance), "none".
-        max_length: rows of the learned positions' matrix; says nothing where positions are not learned.
+        max_length: rows of the learned positions' matrix; ignored where positions are not learned.
         rope_base: base of the rotary frequencies.
         window: keys that a query sees, itself among them (Mistral's sliding window); None: all before it.
         norm_epsilon: added to the mean square in each norm.
@@ -121,7 +121,7 @@ PRESETS: dict[str, dict] = {
     # Learning Law, arXiv 2402.17759: 2 layers, 8 heads, rows of 64 tokens, vocabulary 5,000.
     "law": {"width": 128, "layers": 2, "heads": 8, "key_value_heads": 8, "hidden": 336},
 }
-"""Fields of `DecoderConfig` by name, all but the vocabulary, which the tokenizer says."""
+"""Fields of `DecoderConfig` by name, all but the vocabulary, which the tokenizer decides."""
 
 
 def preset(name: str, vocabulary: int, **changes: object) -> DecoderConfig:

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights
 from pmpjax.models.config import DecoderConfig
+from pmpjax.models.cross_entropy import cross_entropy
 from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, apply, feed_forward, laid, product
-from pmpjax.models.losses import cross_entropy
 from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes
 
 RECORDED = "intermediates"
@@ -33,7 +33,7 @@ class Cache(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What a block must know beside the residual stream; positions are those of the queries, [N or 1, L]."""
+    """What a block must know in addition to the residual stream; positions are those of the queries, [N or 1, L]."""
 
     positions: Array
     segments: Array | None = None
@@ -187,7 +187,8 @@ class Decoder(nn.Module):
     """p(token_{i+1} | tokens_{0..i}): the trunk and the output product.
 
     >>> import jax, jax.numpy as jnp
-    >>> from pmpjax.models import Rows, example_losses, initialise
+    >>> from pmpjax.data import Rows
+    >>> from pmpjax.models import example_losses, initialise
     >>> decoder = Decoder(DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, key_value_heads=1, hidden=16))
     >>> rows = Rows(jnp.array([[1, 2, 3, 4], [5, 6, 0, 0]]), jnp.array([4, 2]))
     >>> params = initialise(decoder, jax.random.key(0), rows.tokens)

@@ -9,14 +9,14 @@ from jaxtyping import Array, Int
 
 from pmpjax.models.decoder import Decoder, empty_cache
 from pmpjax.models.layers import apply
-from pmpjax.models.losses import Parameters, Rows
+from pmpjax.models.losses import Parameters, TokenRows
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "steps", "top_k"))
 def generate(
     decoder: Decoder,
     params: Parameters,
-    prompts: Rows,
+    prompts: TokenRows,
     steps: int,
     *,
     key: Array | None = None,
@@ -38,6 +38,7 @@ def generate(
         [N, steps] int32. A row that has ended goes on: cut it at the end-of-document token.
 
     >>> import jax, jax.numpy as jnp
+    >>> from pmpjax.data import Rows
     >>> from pmpjax.models import Decoder, DecoderConfig, initialise
     >>> decoder = Decoder(DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, key_value_heads=1, hidden=16))
     >>> prompts = Rows(jnp.array([[1, 2, 3], [4, 0, 0]]), jnp.array([3, 1]))

@@ -137,7 +137,7 @@ def _gpt2_block(config: DecoderConfig) -> list[Tensor]:
 def to_settings(
     config: DecoderConfig, kind: str, end_of_document: int | None, max_length: int | None
 ) -> dict[str, Any]:
-    """The content of config.json; `max_length` None: that of the config, or 2,048 where it says none."""
+    """The content of config.json; `max_length` None: that of the config, or 2,048 where it has none."""
     shared = {
         "model_type": kind,
         "vocab_size": config.vocabulary,
@@ -186,7 +186,7 @@ def to_settings(
 def from_settings(settings: Mapping[str, Any], where: str) -> tuple[str, DecoderConfig]:
     """(model_type, config) of a config.json's content; what is absent has transformers' default.
 
-    Raises ValueError, which names the file `where`, the key, what it says and what this decoder has: for a model_type
+    Raises ValueError, which names the file `where`, the key, its value and what this decoder has: for a model_type
     or an option that the decoder has not, a size that is missing or none.
     """
     kind = settings.get("model_type")

@@ -53,8 +53,8 @@ def save_pretrained(
         params: of unrolled or of scanned layers, of any float type; written as float32.
         end_of_document: id of the token that ends a document; begins and ends a text in transformers.
         tokenizer: a tokenizer.json to put beside the model, for `AutoTokenizer.from_pretrained(folder)`.
-        max_length: longest row that the model was made for; says nothing where positions are learned. By default that
-            of the config, or 2,048 where it says none.
+        max_length: longest row that the model was made for; ignored where positions are learned. By default that
+            of the config, or 2,048 where it has none.
 
     Raises:
         ValueError: no Hugging Face format holds such a decoder; the parameters are not those of the config; the
@@ -103,11 +103,11 @@ def load_pretrained(folder: Path | str, *, scan_layers: bool = False) -> tuple[D
 
     Args:
         folder: with config.json, and model.safetensors or model.safetensors.index.json and its files.
-        scan_layers: parameters of scanned layers, and a config that says so.
+        scan_layers: parameters of scanned layers, and `scan_layers` set in the config.
 
     Raises:
         ValueError: an architecture or option that this decoder has not; tensors missing, of another shape or type, or
-            too many; a damaged file. It names the file, the key or tensor, what was expected, and the mend.
+            too many; a damaged file. It names the file, the key or tensor, what was expected, and a hint.
         FileNotFoundError: a file that is not there.
     """
     folder = Path(folder)
@@ -243,9 +243,9 @@ def _check(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Tensor], 
             shapes.append(f"{name} is {list(part.get_shape())}, expected {list(wanted[name].shape)}")
         if part.get_dtype() not in _FLOATS:
             types.append(f"{name} is {part.get_dtype()}")
-    said = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
-    if said:
+    listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
+    if listed:
         raise ValueError(
-            f"{folder}: the tensors are not those of its config.json: {'; '.join(said)}. Take the files of one model, "
-            "with an output for the next token, together"
+            f"{folder}: the tensors are not those of its config.json: {'; '.join(listed)}. Take the files of one "
+            "model, with an output for the next token, together"
         )

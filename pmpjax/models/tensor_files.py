@@ -59,7 +59,7 @@ def some(names: list[str]) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The safetensors files by name; where there are several, the index says which."""
+    """The safetensors files by name; where there are several, the index names them."""
     if (folder / WEIGHTS).is_file():
         return {WEIGHTS: folder / WEIGHTS}
     if not (folder / _INDEX).is_file():

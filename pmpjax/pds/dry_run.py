@@ -1,93 +1,118 @@
-"""`pmpjax pds run --dry-run`: every stage compiled for a mesh of simulated devices, and what it would cost.
+"""`pmpjax pds run --dry-run`: the device program of each stage, as shapes, compiled for simulated devices."""
 
-Nothing is allocated and no data are read: shapes alone go through the compiler.
-"""
-
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
+import numpy as np
+from jax.sharding import Mesh
 
-from pmpjax.costs.compiled import Memory, Traffic, collectives, matrix_product_flops, memory
-from pmpjax.costs.hardware import ACCELERATORS, Accelerator, Compute, Hardware, hardware
+from pmpjax.control.adjoint import Checkpointed
+from pmpjax.costs import dry_run as costs
+from pmpjax.costs.dry_run import Program
+from pmpjax.costs.hardware import hardware
+from pmpjax.models import Decoder, DecoderConfig, ScorerModel, example_losses, parameter_count
 from pmpjax.pds.config import PDSConfig
-from pmpjax.pds.overhead import stage_flops
+from pmpjax.pds.overhead import corpus_tokens, stage_flops
 from pmpjax.pds.presets import Placement
-from pmpjax.pds.programs import stage_programs
+from pmpjax.pds.stages.pretrain import PretrainConfig
+from pmpjax.pds.stages.proxy import ProxyConfig
+from pmpjax.pds.stages.solve import first_sweep_flops, sweep_flops
+from pmpjax.pds.sweep.problem import Step, inner_optimizer
+from pmpjax.pds.sweep.scores import sweep_function
+from pmpjax.scoring.engine import score_function
+from pmpjax.scoring.regressor import squared_errors
 from pmpjax.train import make_mesh
-
-COMPARED = ("v2", "v5e", "v5p", "v6e", "a100", "h100")
-"""Kinds of device whose hours stand side by side."""
-
-CAVEATS = (
-    "FLOPs are analytic (2 N D a forward pass; attention's own products and rematerialisation left out); those of the "
-    "compiled program are its matrix products, with both, loops multiplied out.",
-    "Memory and collectives are those of the program that XLA made for simulated CPU devices: partitioned alike, "
-    "but without an accelerator's fused kernels and layouts, and with bfloat16 products in float32.",
-    "Collectives in loops are counted as often as the loops go round; bytes are those of the result on one device.",
-)
+from pmpjax.train.mesh import check_mesh
+from pmpjax.train.model import ModelConfig
+from pmpjax.train.shapes import Shapes
+from pmpjax.training import TrainState
 
 
-class StageCost(NamedTuple):
-    """What a stage would need.
-
-    Fields:
-        stage: its name. parameters: of its model. compute: dtype of its products.
-        flops: of the whole stage, analytic. calls: times that its program runs. compiled_flops: matrix products of one
-        call on one device, in the compiled program. memory: on one device. collectives: of one call, on one device.
-        fits: whether one device of the hardware has that memory. hours: of the machine, at the assumed utilisation.
-        compile_seconds: here, on this machine.
-    """
-
-    stage: str
-    parameters: int
-    compute: Compute
-    flops: float
-    calls: float
-    compiled_flops: float
-    memory: Memory
-    collectives: dict[str, Traffic]
-    fits: bool
-    hours: float
-    compile_seconds: float
-
-
-class DryRun(NamedTuple):
-    """The report: the machine, its mesh as sizes by axis, and each stage."""
-
-    hardware: Hardware
-    placement: Placement
-    mesh: dict[str, int]
-    stages: tuple[StageCost, ...]
-
-    @property
-    def device_hours(self) -> float:
-        """Of all stages, pretraining one model among them."""
-        return self.device_hours_on(self.hardware.accelerator)
-
-    def device_hours_on(self, accelerator: Accelerator) -> float:
-        """The same on another kind of device, at the same utilisation, whether or not it has the memory."""
-        seconds = sum(stage.flops / accelerator.flops(stage.compute) for stage in self.stages)
-        return seconds / self.placement.utilisation / 3600
-
-
-def simulate_devices(count: int) -> None:
-    """Lets this process see `count` CPU devices; before JAX is used for the first time.
+def stage_programs(config: PDSConfig, placement: Placement, mesh: Mesh) -> dict[str, Program]:
+    """The device program of each stage, with the settings of the run and the shapes of full rows.
 
     Raises:
-        ValueError: JAX has other devices already.
+        ValueError: a batch, chunk or width that the mesh does not divide; names it.
     """
-    try:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        pass  # JAX runs already: what counts is whether it has the devices
-    if len(jax.devices()) < count:
-        raise ValueError(
-            f"a dry run simulates {count} devices, and this process has {len(jax.devices())} already; start it in a "
-            "fresh process"
-        )
+    flops = stage_flops(config, placement)
+    return {name: make(config, placement, mesh)._replace(flops=flops[name]) for name, make in PROGRAMS.items()}
+
+
+def _shapes(config: PDSConfig, mesh: Mesh, decoder: DecoderConfig, *batches: int) -> Shapes:
+    for batch in batches:
+        check_mesh(mesh, decoder, batch)
+    return Shapes(mesh, config.prepare.length)
+
+
+def _decoder(config: PDSConfig, mesh: Mesh, model: ModelConfig, settings: ProxyConfig | PretrainConfig) -> Program:
+    decoder = model.decoder(config.prepare.vocabulary)
+    shapes = _shapes(config, mesh, decoder, settings.batch)
+    params, batch = shapes.params(Decoder(decoder)), shapes.rows(settings.batch, split=True)
+    lower = shapes.training(example_losses(Decoder(decoder)), params, batch, settings.optimizer, settings.steps)
+    return Program(lower, calls=settings.steps, parameters=parameter_count(params), compute=decoder.compute)
+
+
+def _solve(config: PDSConfig, placement: Placement, mesh: Mesh) -> Program:
+    solve, decoder = config.solve, config.proxy_model.decoder(config.prepare.vocabulary)
+    batches = (solve.batch, min(solve.chunk, solve.instances), solve.dev_batch or solve.chunk)
+    shapes = _shapes(config, mesh, decoder, *batches)
+    theta = shapes.params(Decoder(decoder))
+    rule = inner_optimizer(solve.inner_optimizer, solve.learning_rate, config.proxy.optimizer)
+    start = TrainState(theta, shapes.placed(rule.init, theta))
+    step = Step(
+        shapes.rows(solve.steps, solve.batch),
+        shapes.array(np.int32, solve.steps, solve.batch),
+        shapes.rows(solve.steps, solve.dev_batch) if solve.dev_batch else None,
+    )
+    dev = None if solve.dev_batch else shapes.rows(placement.dev_rows)
+    weights, instances = shapes.array(np.float32, solve.instances), shapes.rows(solve.instances)
+    # The small sweep before the others counts as a part of one of them, by its FLOPs.
+    rows = solve.dev_batch or placement.dev_rows
+    whole = sweep_flops(solve, solve.instances, solve.evaluations, rows, lambda count: count, 1 + solve.adds)
+    first = first_sweep_flops(solve, solve.instances, rows, lambda count: count) / whole
+    return Program(
+        lambda: sweep_function(solve, decoder, config.proxy.optimizer, mesh).lower(
+            start, weights, step, instances, dev, (theta,) if solve.adds else ()
+        ),
+        calls=solve.outer_steps + first,
+        parameters=parameter_count(theta),
+        compute=decoder.compute,
+        branch=solve.evaluations / solve.steps,
+        rounds=solve.steps / Checkpointed().segments(solve.steps),
+    )
+
+
+def _fit(config: PDSConfig, placement: Placement, mesh: Mesh) -> Program:
+    fit, decoder = config.fit, config.scorer_model.decoder(config.prepare.vocabulary)
+    shapes, scorer = _shapes(config, mesh, decoder, fit.batch), ScorerModel(decoder)
+    params, rows = shapes.params(scorer), shapes.rows(fit.batch, split=True)
+    target = shapes.array(np.float32, fit.batch, split=True)
+    batch = {"tokens": rows.tokens, "lengths": rows.lengths, "target": target}
+    steps = fit.steps(config.solve.instances - round(fit.held_out * config.solve.instances))
+    lower = shapes.training(squared_errors(scorer), params, batch, fit.optimizer, steps)
+    return Program(lower, calls=steps, parameters=parameter_count(params), compute=decoder.compute)
+
+
+def _score(config: PDSConfig, placement: Placement, mesh: Mesh) -> Program:
+    decoder, batch = config.scorer_model.decoder(config.prepare.vocabulary), config.score.batch
+    shapes = _shapes(config, mesh, decoder, batch)
+    params, rows = shapes.params(ScorerModel(decoder)), shapes.rows(batch, split=True)
+    return Program(
+        lambda: score_function(decoder, mesh).lower(params, *rows[:2]),
+        calls=corpus_tokens(config, placement) / (batch * config.prepare.length),
+        parameters=parameter_count(params),
+        compute=decoder.compute,
+    )
+
+
+PROGRAMS: dict[str, Callable[[PDSConfig, Placement, Mesh], Program]] = {
+    "proxy": lambda config, _, mesh: _decoder(config, mesh, config.proxy_model, config.proxy),
+    "solve": _solve,
+    "fit": _fit,
+    "score": _score,
+    "pretrain": lambda config, _, mesh: _decoder(config, mesh, config.model, config.pretrain),
+}
+"""Each stage's program, by the name of the stage."""
 
 
 def dry_run(
@@ -95,111 +120,19 @@ def dry_run(
     placement: Placement = Placement(),
     devices: Sequence[Any] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
-) -> DryRun:
-    """Compiles proxy, solve, fit, score and pretrain for the run's mesh on the placement's hardware, and says the cost.
+) -> costs.DryRun:
+    """Compiles proxy, solve, fit, score and pretrain for the run's mesh on the placement's hardware.
 
     Args:
-        devices: as many as the hardware has (`simulate_devices`); the first of `jax.devices()` when None.
+        devices: as many as the hardware has (`pmpjax.costs.dry_run.simulate_devices`); the process's own when None.
         progress: called with the name of each stage before it is compiled.
 
     Raises:
         ValueError: an unknown hardware, too few devices, or a mesh that does not divide batch or model.
     """
     machine = hardware(placement.hardware)
-    devices = list(jax.devices() if devices is None else devices)[: machine.devices]
-    if len(devices) < machine.devices:
-        raise ValueError(f"{machine.name} has {machine.devices} devices, this process {len(devices)}: simulate_devices")
-    mesh = make_mesh(config.mesh, devices)
-    programs, flops = stage_programs(config, placement, mesh), stage_flops(config, placement)
-    stages = []
-    for stage, program in programs.items():
-        progress(stage)
-        begin = time.perf_counter()
-        compiled = program.lower().compile()
-        text = compiled.as_text()
-        seconds = time.perf_counter() - begin
-        needed, compute = memory(compiled), program.model.compute
-        speed = placement.utilisation * machine.accelerator.flops(compute) * machine.devices
-        stages.append(
-            StageCost(
-                stage,
-                program.parameters,
-                compute,
-                flops[stage],
-                program.calls,
-                matrix_product_flops(text, program.branch, program.rounds),
-                needed,
-                collectives(text, program.branch, program.rounds),
-                needed.total <= machine.accelerator.memory,
-                flops[stage] / speed / 3600,
-                seconds,
-            )
-        )
-    return DryRun(machine, placement, dict(mesh.shape), tuple(stages))
-
-
-HEADER = (
-    "stage", "calls", "parameters", "FLOPs", "compiled, a call and device", "arguments", "temporary", "output",
-    "memory a device", "collectives of a call", "hours", "device-hours",
-)  # fmt: skip
-
-
-def dry_run_rows(report: DryRun) -> list[tuple[str, ...]]:
-    """A row of texts for each stage, under `HEADER`."""
-    return [_row(stage, report.hardware) for stage in report.stages]
-
-
-def dry_run_notes(report: DryRun) -> list[str]:
-    """What stands beside the table: machine, mesh, total, assumptions, and what the numbers are not."""
-    machine, placement = report.hardware, report.placement
-    axes = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
-    peak = machine.accelerator.peak / 1e12
-    notes = [
-        f"{machine.name}: {machine.devices} devices ({machine.accelerator.kind}) as {axes}, each "
-        f"{_size(machine.accelerator.memory)}, {peak:g} TFLOP/s bfloat16, {machine.accelerator.single / 1e12:.3g} "
-        f"float32; {placement.utilisation:.0%} of the peak assumed"
-    ]
-    short = [stage.stage for stage in report.stages if not stage.fits]
-    notes.append(
-        f"does not fit: {', '.join(short)}; raise fsdp, lower batch or chunk, or take more devices"
-        if short
-        else "every stage fits"
+    mesh = make_mesh(config.mesh, costs.devices_of(machine, devices))
+    programs = stage_programs(config, placement, mesh)
+    return costs.dry_run(
+        programs, machine, mesh.shape, utilisation=placement.utilisation, rate=placement.rate, progress=progress
     )
-    hours = report.device_hours
-    price = "" if placement.rate is None else f", {hours * placement.rate:,.2f} at {placement.rate:g} an hour"
-    notes.append(f"all stages, one model pretrained: {_hours(hours)} device-hours{price}")
-    others = ", ".join(f"{name} {_hours(report.device_hours_on(ACCELERATORS[name]))}" for name in COMPARED)
-    notes.append(f"device-hours by kind of device, at the same utilisation: {others}")
-    seconds = sum(stage.compile_seconds for stage in report.stages)
-    return [*notes, f"compiled in {seconds:.0f} s", *CAVEATS]
-
-
-def _row(stage: StageCost, machine: Hardware) -> tuple[str, ...]:
-    spoken = ", ".join(
-        f"{round(traffic.count)} {kind} {_size(traffic.bytes)}" for kind, traffic in stage.collectives.items()
-    )
-    return (
-        stage.stage,
-        f"{stage.calls:,.0f}",
-        f"{stage.parameters / 1e6:,.1f} M {'float32' if stage.compute == 'parameters' else stage.compute}",
-        f"{stage.flops:.2e}",
-        f"{stage.compiled_flops:.2e}",
-        *(_size(one) for one in (stage.memory.arguments, stage.memory.temporary, stage.memory.output)),
-        f"{_size(stage.memory.total)}{'' if stage.fits else ' (too much)'}",
-        spoken or "none",
-        _hours(stage.hours),
-        _hours(stage.hours * machine.devices),
-    )
-
-
-def _hours(count: float) -> str:
-    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
-
-
-def _size(count: int | float) -> str:
-    """Bytes as text: 1.5 GiB.
-
-    >>> _size(1.5 * 2**30), _size(100)
-    ('1.5 GiB', '0.0 MiB')
-    """
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

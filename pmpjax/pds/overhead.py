@@ -1,4 +1,4 @@
-"""What choosing the data costs beside training on it: FLOPs of each stage, on paper."""
+"""What choosing the data costs, compared with training on it: FLOPs of each stage, on paper."""
 
 from typing import NamedTuple
 
@@ -61,15 +61,3 @@ def overhead(config: PDSConfig, placement: Placement = Placement()) -> dict[str,
     flops = stage_flops(config, placement)
     flops["selection"] = sum(flops[name] for name in PDS_STAGES)
     return {name: Share(count, count / flops["pretrain"]) for name, count in flops.items()}
-
-
-OVERHEAD_HEADER = ("preset", "corpus", "seen", "pretrain FLOPs", *PDS_STAGES, "selection")
-
-
-def overhead_row(name: str, config: PDSConfig, placement: Placement = Placement()) -> tuple[str, ...]:
-    """Texts under `OVERHEAD_HEADER`: tokens scored and trained on, and each stage's share of pretraining's FLOPs."""
-    shares = overhead(config, placement)
-    seen = config.pretrain.steps * config.pretrain.batch * config.prepare.length
-    counts = (f"{count / 1e9:,.3g} B tokens" for count in (corpus_tokens(config, placement), seen))
-    columns = (f"{shares[stage].share:.1%}" for stage in (*PDS_STAGES, "selection"))
-    return (name, *counts, f"{shares['pretrain'].flops:.2e}", *columns)

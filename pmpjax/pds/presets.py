@@ -1,15 +1,17 @@
 """Named runs: minutes and an hour on two cores, one TPU of a notebook, and the paper's four sizes."""
 
 import dataclasses
+from typing import Any
 
 from pmpjax.costs.hardware import hardware
 from pmpjax.data import Budget
-from pmpjax.pds.config import PDSConfig, TextConfig
+from pmpjax.pds.config import PDSConfig
 from pmpjax.pds.stages.evaluate import METHOD
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.scoring.engine import ScoreConfig
 from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import MeshConfig, OptimizerConfig
@@ -25,23 +27,23 @@ def _budget(times: int) -> Budget:
 # The proxy is a sixth as dear as the model it chooses for: one of the model's own size took most of the hour.
 _SMALL = PDSConfig(
     model=ModelConfig("small"),
-    prepare=TextConfig(vocabulary=4096, length=256, budget=_budget(2)),
+    prepare=PrepareConfig(vocabulary=4096, length=256, budget=_budget(2)),
     proxy=ProxyConfig(model=ModelConfig("tiny")),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, optimizer=OptimizerConfig(learning_rate=1e-3), evaluate_every=50),
 )
 
 # As small is to tiny: a model four times as dear as its proxy, and less than two passes over what is selected.
 _NOTEBOOK = PDSConfig(
     model=ModelConfig("small", width=512, layers=8, hidden=1408, scan_layers=True, remat="full", loss_chunk=4096),
-    prepare=TextConfig(vocabulary=8192, length=256, budget=_budget(5)),
+    prepare=PrepareConfig(vocabulary=8192, length=256, budget=_budget(5)),
     proxy=ProxyConfig(
         model=ModelConfig("small"), batch=32, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
     ),
     solve=SolveConfig(batch=32, chunk=256),
     fit=FitConfig(batch=64, optimizer=OptimizerConfig(learning_rate=6e-4)),
     score=ScoreConfig(batch=512),
-    select=SelectConfig(ratio=0.4, falling=(METHOD,)),
+    select=SelectConfig(ratio=0.4, repeat_by_rank=(METHOD,)),
     pretrain=PretrainConfig(steps=800, batch=32, optimizer=OptimizerConfig(learning_rate=6e-4), evaluate_every=50),
 )
 
@@ -58,7 +60,7 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
     return PDSConfig(
         mesh=MeshConfig(fsdp=fsdp),
         model=ModelConfig(size, compute="bfloat16", loss_chunk=_LOSS_CHUNK),
-        prepare=TextConfig(vocabulary=32_000, length=1024),
+        prepare=PrepareConfig(vocabulary=32_000, length=1024),
         proxy=ProxyConfig(
             model=ModelConfig("160m", loss_chunk=_LOSS_CHUNK),  # in float32: bfloat16 would make the scores noise
             steps=10_000,
@@ -87,7 +89,7 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, schedule="cosine"),
             save_every=200,
         ),
-        score=ScoreConfig(batch=2048, shard=65_536, worth="predicted"),
+        score=ScoreConfig(batch=2048, shard=65_536, known_rows="predicted"),
         select=SelectConfig(ratio=0.4, temperature=0.1),
         pretrain=PretrainConfig(
             steps=100_000,
@@ -101,6 +103,34 @@ def _paper(size: str, learning_rate: float, fsdp: int) -> PDSConfig:
     )
 
 
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "solve": {"inner_optimizer": "adamw", "trajectory": "selection", "dev_batch": SolveConfig.dev_batch},
+        "fit": {"clip": FitConfig.clip},
+        "score": {"known_rows": "measured"},
+        "select": {"repeat_by_rank": (METHOD,)},
+    },
+    "paper": {
+        "solve": {"inner_optimizer": "sgd", "trajectory": "source", "dev_batch": None, "outer_steps": 1},
+        "fit": {"clip": None},
+        "score": {"known_rows": "predicted"},
+        "select": {"repeat_by_rank": ()},
+    },
+}
+"""How scores are made and used, whatever the sizes: what came out best here, and the recipe of arXiv 2410.07064 (one
+outer step on text as it comes, through SGD; the regressor's prediction for every document; each once per pass)."""
+
+
+def with_method(config: PDSConfig, method: str) -> PDSConfig:
+    """The config with one of `METHODS`: `--method paper`.
+
+    >>> with_method(PDSConfig(), "default") == PDSConfig(), with_method(PDSConfig(), "paper").solve.inner_optimizer
+    (True, 'sgd')
+    """
+    parts = {name: dataclasses.replace(getattr(config, name), **part) for name, part in METHODS[method].items()}
+    return dataclasses.replace(config, **parts)
+
+
 PRESETS: dict[str, PDSConfig] = {
     "tiny": PDSConfig(),
     "small": _SMALL,
@@ -111,12 +141,12 @@ PRESETS: dict[str, PDSConfig] = {
     "paper-1.7b": _paper("1.7b", 2e-4, 32),
 }
 """Runs by name: tiny takes minutes and small an hour on two cores, colab-tpu is for one v5e-1 or v2-8, the others have
-the hyperparameters of PDS (arXiv 2410.07064) and need what `PLACEMENTS` says."""
+the hyperparameters of PDS (arXiv 2410.07064) and need the machines of `PLACEMENTS`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run would take place, and what is assumed to tell its cost.
+    """Where a run would take place, and what is assumed for its cost.
 
     Attributes:
         hardware: KIND-COUNT of `pmpjax.costs.hardware`: v2-8, v5e-256, v5p-64, a100-8, h100-1.

@@ -1,47 +1,52 @@
-"""What a stage is given: the config, the folders of the stages before it, and what lies in them."""
+"""What a stage of PDS is given: the config, the folders of the stages before it, and what lies in them."""
 
-import dataclasses
-import functools
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pmpjax.data import Prepared, load_prepared
+from pmpjax.data import Prepared
+from pmpjax.data.prepared import load_kept
 from pmpjax.pds.config import PDSConfig
+from pmpjax.pds.stages.evaluate import RECEDING
 from pmpjax.pds.stages.pretrain import load_curves
 from pmpjax.pds.stages.proxy import load_proxy
-from pmpjax.pds.stages.receding import load_receding
 from pmpjax.pds.stages.select import load_selections
-from pmpjax.runs import fingerprint
+from pmpjax.runs import read_json
+from pmpjax.runs.pipeline import Context, View
 from pmpjax.train.mesh import make_mesh
 from pmpjax.train.warm_start import WarmStart
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
+@dataclass(frozen=True)
+class Work(View):
     """One stage's view of a run.
 
     Attributes:
         config: of the whole run.
-        folder: to be filled.
-        folders: of the stages before it, by name.
-        seconds: wall time of those.
+        source: the data, where they are not those that `prepare` left in this run.
+        start: the model around which the sweep is taken, where it is not the proxy of this run.
     """
 
     config: PDSConfig
-    folder: Path
-    folders: Mapping[str, Path]
-    seconds: Mapping[str, float]
+    source: Prepared | None = None
+    start: WarmStart | None = None
+
+    @contextmanager
+    def context(self, total: float | int | None = None) -> Iterator[Context[Prepared]]:
+        """What the stage's own function works with, and a bar of `total` units within the block."""
+        data = self.data
+        with self.progress(self.name, total) as bar:
+            yield Context(self.folder, data, self.config.seed, bar, self.mesh)
 
     @property
     def data(self) -> Prepared:
         """What `prepare` left."""
-        return load_data(self.folders["prepare"])
+        return self.source or load_kept(self.folders["prepare"])
 
     @property
     def mesh(self) -> Mesh | None:
@@ -51,7 +56,7 @@ class Work:
     @property
     def proxy(self) -> WarmStart:
         """theta_0, and the rule and the state with which its training would go on."""
-        return load_proxy(self.config.proxy, self.folders["proxy"])
+        return self.start or load_proxy(self.config.proxy, self.folders["proxy"])
 
     @property
     def selections(self) -> dict[tuple[str, int], np.ndarray]:
@@ -63,29 +68,11 @@ class Work:
         """(method, seed) -> loss curves of every model trained so far."""
         curves = load_curves(self.folders["pretrain"], self.selections)
         if "receding" in self.folders:
-            curves |= load_receding(self.folders["receding"], self.config.every_seed)
+            curves |= load_curves(self.folders["receding"], [(RECEDING, seed) for seed in self.config.every_seed])
         return curves
 
     @property
     def facts(self) -> dict[str, Any]:
         """STAGE.json of each stage that leaves one, by the stage's name."""
         paths = {name: folder / f"{name}.json" for name, folder in self.folders.items()}
-        found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
-        return {"prepare": self.data.counts, **found}
-
-
-def load_data(folder: Path) -> Prepared:
-    """What the stage `prepare` left in a folder, kept in memory for the next stage.
-
-    The folder is read again as soon as it holds something else, as after `prepare` has been built anew.
-
-    Raises:
-        RunError: there is no such folder. SourceError: a file in it is missing or does not fit the others.
-    """
-    return _load_data(folder, fingerprint(folder))
-
-
-@functools.lru_cache(maxsize=1)
-def _load_data(folder: Path, content: str) -> Prepared:
-    # `content` only tells apart what one folder held at different times. The folder counts too: texts are read from it.
-    return load_prepared(folder)
+        return {"prepare": self.data.counts, **{name: read_json(path) for name, path in paths.items() if path.exists()}}

@@ -1,12 +1,12 @@
 """The config that a run directory was begun with, as the dataclass that it was."""
 
 import dataclasses
-import json
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pmpjax.runs.files import read_json
 from pmpjax.runs.lock import RunError
 
 Config = TypeVar("Config")
@@ -21,8 +21,24 @@ def stored_config(directory: Path | str, kind: type[Config]) -> Config | None:
     path = Path(directory) / "manifest.json"
     if not path.is_file():
         return None
+    stored = read_json(path)
+    if not isinstance(stored, dict) or "config" not in stored:
+        raise RunError(f"{path} holds no config; begin a new run in another folder")
+    return _as(kind, stored["config"], path)
+
+
+def read_config(path: Path | str, kind: type[Config]) -> Config:
+    """A config.json, as `open_run` writes it; fields that it lacks get their defaults.
+
+    Raises:
+        RunError: it cannot be read, or has fields that `kind` has not, or refused values.
+    """
+    return _as(kind, read_json(Path(path)), path)
+
+
+def _as(kind: type[Config], stored: Any, path: Path | str) -> Config:
     try:
-        return restore(kind, json.loads(path.read_text(encoding="utf-8"))["config"])
+        return restore(kind, stored)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} holds no {kind.__name__} of this version ({error}); begin a new run in another folder"
@@ -56,3 +72,15 @@ def restore(kind: Any, value: Any) -> Any:
     if origin is tuple:
         return tuple(restore(parts[0], item) for item in value)
     return value
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """A dataclass's fields, without going into nested ones.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     rate: float = 0.5
+    >>> fields_of(Example())
+    {'rate': 0.5}
+    """
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

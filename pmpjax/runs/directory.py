@@ -2,6 +2,7 @@
 
 DIR/.lock                     held while a process works here (`pmpjax.runs.lock`)
 DIR/manifest.json             command, config, seed, versions, created
+DIR/config.json               the config alone
 DIR/<stage>.partial/          what a stage has written so far; kept after a kill, for the stage to go on from
 DIR/<stage>/manifest.json     config, fingerprints of inputs, files with sizes and sha256, seconds, fingerprint
 """
@@ -20,13 +21,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pmpjax.runs.files import flush, plain, sha256, write_json
+from pmpjax.runs.files import flush, plain, read_json, sha256, write_json
 from pmpjax.runs.interrupt import check
 from pmpjax.runs.lock import RunError, lock
 
 _MANIFEST = "manifest.json"
+CONFIG = "config.json"
 _STARTED = ".started.json"  # in a partial folder: for which config and inputs it was begun
-_MEND = "give the old values to go on with it, choose another folder, or delete this one to begin again"
+HINT = "give the old values to go on with it, choose another folder, or delete this one to begin again"
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class Run:
         folder, partial = self.directory / name, self.directory / f"{name}.partial"
         wanted = _deciding(config, inputs)
         if folder.exists():
-            stored = _read(folder / _MANIFEST)
+            stored = read_json(folder / _MANIFEST)
             _refuse_changes(
-                folder, stored, wanted, mend=f"delete {folder} (and what was built from it) to build it again"
+                folder, stored, wanted, hint=f"delete {folder} (and what was built from it) to build it again"
             )
             _check_files(folder, stored)
             self.seconds[name] = stored["seconds"]
@@ -70,8 +72,8 @@ class Run:
         started = partial / _STARTED
         spent = 0.0
         if started.exists():
-            stored = _read(started)
-            _refuse_changes(partial, stored, wanted, mend=f"delete {partial} to begin it again")
+            stored = read_json(started)
+            _refuse_changes(partial, stored, wanted, hint=f"delete {partial} to begin it again")
             spent = stored["seconds"]
         partial.mkdir(parents=True, exist_ok=True)
         write_json(started, {**wanted, "seconds": spent})
@@ -116,7 +118,7 @@ class Run:
         source, folder = earlier / name, self.directory / name
         if folder.exists() or (self.directory / f"{name}.partial").exists() or not source.exists():
             return False
-        stored = _read(source / _MANIFEST)
+        stored = read_json(source / _MANIFEST)
         if any(stored.get(key) != value for key, value in _deciding(config, inputs).items()):
             return False
         _check_files(source, stored)
@@ -132,13 +134,13 @@ class Run:
 
 
 @contextmanager
-def open_run(directory: Path | str, command: str, config: Any, *, mend: str = _MEND) -> Iterator[Run]:
+def open_run(directory: Path | str, command: str, config: Any, *, hint: str = HINT) -> Iterator[Run]:
     """Opens DIR for one process, new or to go on with; writes its manifest.
 
     `config` is a frozen dataclass (or a mapping) with everything that decides the result, and nothing else.
     Raises `RunError` when another process holds the directory (naming its pid), when the directory holds something that
     is not a run, or when it was begun by another command or config (naming the fields, with old and new values, and
-    `mend`, what can be done).
+    `hint`, what can be done).
 
     >>> import tempfile
     >>> with open_run(tempfile.mkdtemp(), "demo", {"seed": 0}) as run:
@@ -160,10 +162,11 @@ def open_run(directory: Path | str, command: str, config: Any, *, mend: str = _M
     with lock(directory):
         wanted = {"command": command, "config": plain(config)}
         if path.exists():
-            _refuse_changes(directory, _read(path), wanted, mend=mend)
+            _refuse_changes(directory, read_json(path), wanted, hint=hint)
         else:
             seed = wanted["config"].get("seed") if isinstance(wanted["config"], dict) else None
             created = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(directory / CONFIG, wanted["config"])  # `--config FILE` begins the same run again elsewhere
             write_json(path, {**wanted, "seed": seed, "versions": versions(), "created": created})
         yield Run(directory, config)
 
@@ -199,7 +202,7 @@ def fingerprint(path: Path | str) -> str:
     """
     path = Path(path)
     if (path / _MANIFEST).exists():
-        manifest = _read(path / _MANIFEST)
+        manifest = read_json(path / _MANIFEST)
         if "fingerprint" in manifest:
             return manifest["fingerprint"]
     if path.is_dir():
@@ -209,22 +212,13 @@ def fingerprint(path: Path | str) -> str:
     raise RunError(f"input {path} does not exist; name a file or folder that does")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent} has no {path.name}: it was not written by this program; move it away") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not JSON ({error}); delete {path.parent} to begin again") from error
-
-
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {key: item for name, part in value.items() for key, item in _flatten(part, f"{prefix}{name}.").items()}
     return {prefix.removesuffix("."): value}
 
 
-def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any], mend: str) -> None:
+def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any], hint: str) -> None:
     old = _flatten({key: stored.get(key) for key in wanted})
     new = _flatten(wanted)
     absent = "(absent)"
@@ -235,7 +229,7 @@ def _refuse_changes(where: Path, stored: dict[str, Any], wanted: dict[str, Any],
         if (key in old) != (key in new) or old.get(key) != new.get(key)
     ]
     if changed:
-        raise RunError(f"{where} was begun with other settings ({'; '.join(changed)}); {mend}")
+        raise RunError(f"{where} was begun with other settings ({'; '.join(changed)}); {hint}")
 
 
 def _deciding(config: Any, inputs: Mapping[str, Path | str] | None) -> dict[str, Any]:

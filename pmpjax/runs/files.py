@@ -9,9 +9,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pmpjax.runs.lock import RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @contextmanager
@@ -62,6 +67,53 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Writes JSON atomically; see `plain` for what is accepted."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Reads what `write_json` wrote, or any other JSON.
+
+    Raises:
+        RunError: there is no such file, or it holds something else.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "x.json"
+    >>> write_json(path, {"loss": (1.5, None)})
+    >>> read_json(path)
+    {'loss': [1.5, None]}
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path.parent} has no {path.name}; it was not written by this program, or moved away"
+        ) from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise RunError(f"{path} is not JSON ({error}); delete {path.parent} to begin again") from error
+
+
+def write_table(path: Path | str, table: "pa.Table | Mapping[str, Any]") -> None:
+    """Writes a small table, or columns by name, atomically as Parquet; the same content gives the same bytes.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scores.parquet"
+    >>> write_table(path, {"id": ["a", "b"], "score": np.array([0.5, 1.5])})
+    >>> read_table(path, "score")["score"].tolist()
+    [0.5, 1.5]
+    """
+    import pyarrow as pa  # a tenth of a second of imports, only for those who have tables
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table if isinstance(table, pa.Table) else pa.table(dict(table)), temporary, compression="zstd")
+
+
+def read_table(path: Path | str, *columns: str) -> dict[str, np.ndarray]:
+    """The named columns of a small Parquet file, by default all; text comes as arrays of objects."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=list(columns) or None)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def with_ending(path: Path | str, ending: str) -> Path:

@@ -17,7 +17,7 @@ class Metrics:
     """FOLDER/metrics.jsonl, one object a line: step, time (seconds since 1970), numbers; FOLDER/events, the same.
 
     The lines are the truth: a half-written last one is dropped, and the event files, which cannot be cut, are written
-    anew from the lines whenever a run begins or resumes. A number that is not finite is null. A context manager.
+    again from the lines whenever a run begins or resumes. A number that is not finite is null. A context manager.
 
     Args:
         folder: made where it is missing.
@@ -44,7 +44,7 @@ class Metrics:
         self._events: Any = None
 
     def resume(self, step: int) -> None:
-        """Cuts every line at or beyond `step`, and writes the event files anew from what stays."""
+        """Cuts every line at or beyond `step`, and writes the event files again from what stays."""
         self._open(step)
 
     def _open(self, step: int) -> Any:

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -66,6 +66,24 @@ def progress(name: str, total: float | int | None = None) -> Iterator[Bar]:
         yield bar
     count = f"{bar.done:g}" + (f"/{total:g}" if total else "")
     print(f"{name}: {count} in {time.perf_counter() - begin:.1f} s  {_show(bar.fields)}".rstrip(), file=sys.stderr)
+
+
+def within(bar: Bar) -> Callable[..., AbstractContextManager[Bar]]:
+    """`progress` for a stage inside another one: its fields are shown in `bar`, which it does not move on."""
+
+    @contextmanager
+    def shown(name: str, total: float | int | None = None) -> Iterator[Bar]:
+        yield _Within(bar)
+
+    return shown
+
+
+class _Within:
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def update(self, advance: float | int = 1, **fields: float | int | str) -> None:
+        self._bar.update(0, **fields)
 
 
 def note(name: str, text: str) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from pmpjax.data import Prepared
 from pmpjax.runs import atomic
 
 SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float64()), ("rows", pa.int64()), ("tokens", pa.int64())])
@@ -59,8 +60,21 @@ def shard_documents(n_rows: np.ndarray, size: int) -> list[slice]:
     return [slice(first, stop) for first, stop in itertools.pairwise(cuts)]
 
 
+def prepared_shards(prepared: Prepared, size: int) -> list[Shard]:
+    """The source in shards of at most `size` rows; views, no copies."""
+    table = prepared.documents
+    shards = []
+    for part in shard_documents(table.n_rows, size):
+        first, last = int(table.first_row[part.start]), part.stop - 1
+        rows = slice(first, int(table.first_row[last] + table.n_rows[last]))
+        document = prepared.source_document[rows] - part.start
+        tokens, lengths = prepared.source.tokens[rows], prepared.source.lengths[rows]
+        shards.append(Shard(tokens, lengths, document, table.ids[part], first))
+    return shards
+
+
 def document_table(shard: Shard, row_scores: Float[np.ndarray, " rows"]) -> pa.Table:
-    """id, score, rows, tokens of each document; its score is the mean of its rows' scores weighted by their tokens.
+    """id, score, rows, tokens of each document, with s_d = sum_r s_r n_r / sum_r n_r over its rows r of n_r tokens.
 
     >>> rows = Shard(np.zeros((3, 4)), np.array([4, 1, 2]), np.array([0, 0, 1]), np.array(["a", "b"], object))
     >>> document_table(rows, np.array([1.0, 6.0, -1.0])).to_pydict()

@@ -1,16 +1,16 @@
-"""The Gumbel top-r under a budget of tokens: in memory, and exactly the same over a corpus of any size in passes."""
+"""The Gumbel top-r under a budget of tokens, in one pass over a corpus of any size."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-SMALL = 16
-"""Up to so many groups a pass settles 16 bits of a cut, and for more of them 8: one table of tokens a group."""
+CHUNK = 65_536
+"""Scores that are Python numbers at the same time while they are added up exactly."""
 
 
 class Documents(NamedTuple):
@@ -27,43 +27,25 @@ class Documents(NamedTuple):
     group: np.ndarray
 
 
-Passes = Callable[[], Iterable[Documents]]
-"""A corpus that can be read again and again, in parts; neither their sizes nor their number change any result."""
+class Scale(NamedTuple):
+    """Mean and population standard deviation of a corpus's scores; the deviation is 0 when all are equal."""
 
-
-class Corpus(NamedTuple):
-    """What standardises scores: sizes of a corpus, mean and population standard deviation, rounded once.
-
-    Fields:
-        documents, tokens, groups: counts.
-        mean, deviation: of the scores; the deviation is 0 when all are equal, and then alone.
-    """
-
-    documents: int
-    tokens: int
-    groups: int
     mean: float
     deviation: float
 
 
 class Chosen(NamedTuple):
-    """Chosen documents: index in the corpus, score, tokens, and z + tau g, by which the highest come first."""
+    """Chosen documents: index in the corpus, score, tokens, group, and z + tau g, by which the highest come first."""
 
     position: np.ndarray
     score: np.ndarray
     tokens: np.ndarray
+    group: np.ndarray
     value: np.ndarray
 
-
-class _Ranked(NamedTuple):
-    """Documents with `rank`, a whole number of 64 bits that grows with z + tau g."""
-
-    position: np.ndarray
-    documents: Documents
-    rank: np.ndarray
-
-    def take(self, mask: np.ndarray) -> "_Ranked":
-        return _Ranked(self.position[mask], Documents(*(column[mask] for column in self.documents)), self.rank[mask])
+    def take(self, index: np.ndarray) -> "Chosen":
+        """Those that an index or a mask names."""
+        return Chosen(*(column[index] for column in self))
 
 
 def gumbel_noise(key: Array, first: int, count: int) -> Float[np.ndarray, " documents"]:
@@ -79,189 +61,99 @@ def gumbel_noise(key: Array, first: int, count: int) -> Float[np.ndarray, " docu
     return -np.log(-np.log(uniform))
 
 
-def measure(passes: Passes) -> Corpus:
-    """Sizes, mean and deviation of a corpus in three passes; sums are exact, so that no cut into parts can show.
+def measure(scores: Float[np.ndarray, " documents"]) -> Scale:
+    """mean = sum_d s_d / D, deviation = sqrt(sum_d (s_d - mean)^2 / D), with exact sums (`math.fsum`).
+
+    An exact sum does not depend on the order of its terms, so the same scores always give the same selection.
 
     Raises:
-        ValueError: for no document, or a score that is not finite, with how many and the first one's index.
+        ValueError: no score, one that is not finite (with how many and the first one's index), or a spread that
+            float64 cannot hold.
+
+    >>> measure(np.array([1.0, 3.0]))
+    Scale(mean=2.0, deviation=1.0)
     """
-    documents = tokens = groups = bad = 0
-    first_bad, low, high = 0, math.inf, -math.inf
-    for part in passes():
-        finite = np.isfinite(part.score)
-        if not bad and not finite.all():
-            first_bad = documents + int(np.argmin(finite))
-        bad += int((~finite).sum())
-        documents, tokens = documents + len(part.score), tokens + int(part.tokens.sum())
-        if len(part.score):
-            groups = max(groups, int(part.group.max()) + 1)
-            low, high = min(low, float(part.score.min())), max(high, float(part.score.max()))
-    if not documents:
+    if not len(scores):
         raise ValueError("there is no document to choose from; give a larger source")
-    if bad:
+    if not np.isfinite(scores).all():
+        bad = np.flatnonzero(~np.isfinite(scores))
         raise ValueError(
-            f"{bad} scores are not finite, the first of document {first_bad}; lower the rates of solve or fit"
+            f"{len(bad)} scores are not finite, the first of document {bad[0]}; lower the rates of solve or fit"
         )
+    low, high = float(scores.min()), float(scores.max())
     if low == high:
-        return Corpus(documents, tokens, groups, low, 0.0)
+        return Scale(low, 0.0)
     try:
-        mean = math.fsum(_each(part.score for part in passes())) / documents
-        squares = ((part.score - mean) ** 2 for part in passes())
+        mean = _exact_sum(scores) / len(scores)
         with np.errstate(over="ignore"):
-            deviation = math.sqrt(math.fsum(_each(squares)) / documents)
+            deviation = math.sqrt(_exact_sum((scores - mean) ** 2) / len(scores))
     except OverflowError:
         deviation = math.inf
     if not 0 < deviation < math.inf:
         raise ValueError(f"scores from {low:g} to {high:g} have no standard deviation in float64; rescale them")
-    return Corpus(documents, tokens, groups, mean, deviation)
-
-
-def _each(parts: Iterable[np.ndarray]) -> Iterator[float]:
-    return itertools.chain.from_iterable(part.tolist() for part in parts)
-
-
-def _values(score: np.ndarray, corpus: Corpus, temperature: float, key: Array, first: int) -> np.ndarray:
-    standard = (score - corpus.mean) / (corpus.deviation or 1.0)
-    noise = temperature * gumbel_noise(key, first, len(score)) if temperature else 0.0
-    return standard + noise + 0.0  # no -0, whose bits are not those of 0
-
-
-def gumbel_order(scores: np.ndarray, temperature: float, key: Array) -> Int[np.ndarray, " documents"]:
-    """Documents by z + tau g, highest first, with z the standardised scores and g ~ Gumbel(0, 1): [D] indices.
-
-    The first r of them are r draws without replacement with odds proportional to exp(z / tau). Equal ones keep their
-    order.
-
-    Raises:
-        ValueError: for a score that is not finite.
-
-    Source: PDS (arXiv 2410.07064), section 2.3, the Gumbel top-r selection.
-    """
-    scores = np.asarray(scores, np.float64)
-    zeros = np.zeros(len(scores), np.int64)
-    corpus = measure(lambda: [Documents(scores, zeros, zeros)])
-    return np.argsort(-_values(scores, corpus, temperature, key, 0), kind="stable")
-
-
-def within_budget(order: np.ndarray, tokens: np.ndarray, budget: int | float) -> np.ndarray:
-    """The longest prefix of `order` whose documents hold at most `budget` tokens; at least one document.
-
-    >>> within_budget(np.array([2, 0, 1]), np.array([5, 1, 3]), 8)
-    array([2, 0])
-    """
-    return order[: max(1, int(np.searchsorted(np.cumsum(tokens[order]), budget, side="right")))]
+    return Scale(mean, deviation)
 
 
 def gumbel_selection(
-    passes: Passes, corpus: Corpus, key: Array, *, temperature: float, budget: float, share: float = 1.0
-) -> Iterator[Chosen]:
-    """The documents of `within_budget(gumbel_order(...))` in the order of the corpus, one batch of it in memory.
+    parts: Iterable[Documents],
+    scale: Scale,
+    key: Array,
+    *,
+    temperature: float,
+    budget: float,
+    share: float = 1.0,
+) -> Chosen:
+    """The longest prefix within `budget` tokens of the documents by z_d + tau g_d, highest first; at least one.
 
-    The document at which the budget ends is found in passes: each one adds up tokens by the next bits of z + tau g.
+    z = (s - mean) / deviation, g ~ Gumbel(0, 1), equal values in the order of the corpus. The first r documents are r
+    draws without replacement with odds proportional to exp(z / tau).
+
+    One pass: each part is sorted together with what is kept, and of that the prefix within the budget stays, with the
+    first document that does not fit. That one stops all behind it, now and later, so the result is exact whatever the
+    sizes of the parts. Memory: a part and the selection. With a cap what is kept is a prefix of each group instead
+    (a later document may push another one of its group out, and make room for one of another group), up to
+    `share * budget` tokens and a document for each group.
 
     Args:
-        corpus: `measure(passes)`.
+        parts: the corpus in its order. scale: `measure` of all its scores.
+        temperature: tau; 0 keeps the highest scores.
         budget: tokens of the selection.
-        share: no group holds more than this share of the budget: its documents are passed over from the first one on
-            that would bring it above. Below 1 this takes the passes a second time.
+        share: no group holds more than this share of the budget: its documents are left out from the first one on that
+            would exceed it.
+
+    Source: PDS (arXiv 2410.07064), section 2.3.
     """
-
-    def ranked() -> Iterator[_Ranked]:
-        first = 0
-        for part in passes():
-            values = _values(part.score, corpus, temperature, key, first)
-            yield _Ranked(np.arange(first, first + len(values)), part, _rank(values))
-            first += len(values)
-
-    def capped() -> Iterator[_Ranked]:
-        return ranked() if closing is None else _before(ranked(), closing, lambda part: part.group)
-
-    def together(part: Documents) -> np.ndarray:
-        return np.zeros(len(part.tokens), np.int64)
-
-    closing = None if share >= 1 else _cut(ranked, corpus.groups, share * budget, lambda part: part.group)
-    end = _cut(capped, 1, budget, together)
-    found = False
-    for part in _before(capped(), end, together):
-        if len(part.rank):
-            found = True
-            yield _chosen(part)
-    if not found:  # the budget holds no document: one is chosen all the same
-        yield _chosen(_first(ranked()))
-
-
-class _Cut(NamedTuple):
-    """rank: [G] of the document at which each group ends. left: [G] tokens for those of this very rank."""
-
-    rank: np.ndarray
-    left: np.ndarray
-
-
-def _cut(
-    passes: Callable[[], Iterator[_Ranked]], groups: int, budget: float, group_of: Callable[[Documents], np.ndarray]
-) -> _Cut:
-    """The rank at which each group's tokens, added up from the highest rank on, exceed the budget."""
-    width = 16 if groups <= SMALL else 8
-    rank, left = np.zeros(groups, np.uint64), np.full(groups, math.floor(budget), np.int64)
-    for shift in range(64 - width, -1, -width):
-        table = np.zeros((groups, 1 << width), np.int64)
-        for part in passes():
-            group = group_of(part.documents)
-            settled = np.uint64(shift + width)
-            # A shift by all 64 bits is not defined: in the first pass nothing is settled.
-            open_ = np.ones(len(group), bool) if settled == 64 else (part.rank ^ rank[group]) >> settled == 0
-            digit = (part.rank[open_] >> np.uint64(shift)).astype(np.int64) & ((1 << width) - 1)
-            cell = (group[open_] << width) | digit
-            counted = np.bincount(cell, part.documents.tokens[open_], minlength=table.size)
-            table += counted.astype(np.int64).reshape(table.shape)
-        falling = np.cumsum(table[:, ::-1], axis=1)
-        over = falling > left[:, None]
-        index = np.where(over.any(axis=1), over.argmax(axis=1), table.shape[1] - 1)
-        digit = table.shape[1] - 1 - index
-        each = np.arange(groups)
-        left -= falling[each, index] - table[each, digit]
-        rank |= digit.astype(np.uint64) << np.uint64(shift)
-    return _Cut(rank, left)
-
-
-def _before(parts: Iterable[_Ranked], cut: _Cut, group_of: Callable[[Documents], np.ndarray]) -> Iterator[_Ranked]:
-    """Documents in front of their group's cut; of equal ones at it, the first that fit."""
-    left = cut.left.copy()
+    capped, kept, first = share < 1, [], 0
     for part in parts:
-        group = group_of(part.documents)
-        kept = part.rank > cut.rank[group]
-        tied = np.flatnonzero(part.rank == cut.rank[group])
-        for one in np.unique(group[tied]):
-            own = tied[group[tied] == one]
-            spent = np.cumsum(part.documents.tokens[own])
-            fitting = spent <= left[one]
-            kept[own] = fitting
-            left[one] = left[one] - spent[-1] if fitting.all() else -1
-        yield part.take(kept)
+        value = (part.score - scale.mean) / (scale.deviation or 1.0)
+        if temperature:
+            value = value + temperature * gumbel_noise(key, first, len(value))
+        both = [*kept, Chosen(np.arange(first, first + len(value)), *part, value)]
+        best = _sorted(Chosen(*(np.concatenate(column) for column in zip(*both, strict=True))))
+        group, limit = (best.group, share * budget) if capped else (np.zeros_like(best.group), budget)
+        kept, first = [best.take(_running_tokens(best.tokens, group) - best.tokens <= limit)], first + len(value)
+    (best,) = kept
+    fitting = best.take(_running_tokens(best.tokens, best.group) <= share * budget) if capped else best
+    fitting = fitting.take(np.cumsum(fitting.tokens) <= budget)
+    return fitting if len(fitting.tokens) else best.take(np.arange(1))
 
 
-def _first(parts: Iterable[_Ranked]) -> _Ranked:
-    best = None
-    for part in parts:
-        top = part.take(np.arange(len(part.rank)) == np.argmax(part.rank)) if len(part.rank) else part
-        if len(top.rank) and (best is None or top.rank[0] > best.rank[0]):
-            best = top
-    assert best is not None
-    return best
+def _sorted(found: Chosen) -> Chosen:
+    return found.take(np.argsort(-found.value, kind="stable"))
 
 
-def _chosen(part: _Ranked) -> Chosen:
-    return Chosen(part.position, part.documents.score, part.documents.tokens, _value(part.rank))
+def _running_tokens(
+    tokens: Int[np.ndarray, " documents"], group: Int[np.ndarray, " documents"]
+) -> Int[np.ndarray, " documents"]:
+    """Tokens of the documents of the same group up to each one, itself among them."""
+    order = np.argsort(group, kind="stable")
+    total, named = np.cumsum(tokens[order]), group[order]
+    begin = np.searchsorted(named, named)  # where each one's group begins
+    running = np.empty_like(total)
+    running[order] = total - total[begin] + tokens[order][begin]
+    return running
 
 
-_SIGN = np.uint64(1 << 63)
-
-
-def _rank(values: np.ndarray) -> np.ndarray:
-    """IEEE 754 numbers order as whole numbers do when the sign's bit is turned, and all bits of negative ones."""
-    bits = np.ascontiguousarray(values).view(np.uint64)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
-
-
-def _value(rank: np.ndarray) -> np.ndarray:
-    return np.where(rank & _SIGN, rank ^ _SIGN, ~rank).view(np.float64)
+def _exact_sum(values: np.ndarray) -> float:
+    chunks = (values[first : first + CHUNK].tolist() for first in range(0, len(values), CHUNK))
+    return math.fsum(itertools.chain.from_iterable(chunks))

@@ -4,17 +4,17 @@ import numpy as np
 from jaxtyping import Float
 
 REACH = 3.0
-"""Deviations from the median at which worths are cut off before they are compared: AdamW's have tails of forty."""
+"""Deviations from the median at which scores are clipped before they are compared: AdamW's have tails of forty."""
 
 
 def standardised(scores: Float[np.ndarray, " instances"]) -> Float[np.ndarray, " instances"]:
-    """(s - mean) / sd of the scores, cut off at `REACH`; 0 where all are equal.
+    """(c(s) - mean) / sd of the clipped scores c(s) (`clipped` at `REACH`); 0 where all are equal.
 
     >>> standardised(np.array([1.0, 2.0, 3.0])).round(2).tolist()
     [-1.22, 0.0, 1.22]
     """
-    near = clipped(scores, scores, REACH)
-    return (near - near.mean()) / (near.std() or 1.0)
+    kept = clipped(scores, scores, REACH)
+    return (kept - kept.mean()) / (kept.std() or 1.0)
 
 
 def clipped(

@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from pmpjax.runs import RunError, read_arrays, write_arrays
+from pmpjax.runs.errors import first_line
 from pmpjax.runs.files import with_ending
 from pmpjax.train.mesh import path_names
 
@@ -176,12 +177,12 @@ class Checkpoints:
     def _failure(self, error: Exception) -> RunError:
         whole = "there is no earlier one" if self._whole is None else f"the one of step {self._whole} is whole"
         return RunError(
-            f"the checkpoint of step {self._writing} could not be written to {self._folder} ({_line(error)}); {whole}. "
-            "Make room on the disk; the same command goes on from the newest checkpoint"
+            f"the checkpoint of step {self._writing} could not be written to {self._folder} ({first_line(error)}); "
+            f"{whole}. Make room on the disk; the same command goes on from the newest checkpoint"
         )
 
     def _note(self, step: int, error: Exception) -> None:
-        self.damaged.append(f"the checkpoint of step {step} cannot be read ({_line(error)})")
+        self.damaged.append(f"the checkpoint of step {step} cannot be read ({first_line(error)})")
 
     def _refuse_others(self, step: int, stored: Mapping[str, Any], like: Any) -> None:
         where = self._folder / str(step)
@@ -234,11 +235,6 @@ def _differing(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, s
 def _first(differing: Mapping[str, str]) -> str:
     shown = list(differing.values())
     return "; ".join(shown[:3]) + (f", and {len(shown) - 3} more leaves" if len(shown) > 3 else "")
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's text, cut to a length that a message can hold."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:240]
 
 
 def save_params(path: Path, params: Any) -> None:

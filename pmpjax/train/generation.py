@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer, processors
 
-from pmpjax.models import Decoder, Rows, generate, load_pretrained
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, generate, load_pretrained
 from pmpjax.models.tensor_files import read_json
 from pmpjax.runs import RunError
 

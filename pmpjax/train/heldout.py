@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from pmpjax.models import Decoder, Rows, mean_token_loss
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, mean_token_loss
 from pmpjax.train.mesh import BATCH_AXES, batch_shards, laid_out
 
 Tree = TypeVar("Tree")

@@ -4,23 +4,22 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from pmpjax.runs import RunError
 from pmpjax.runs.interrupt import check
 from pmpjax.train.checkpoints import Checkpoints
-from pmpjax.train.mesh import constrain, laid_out, place, place_batch
-from pmpjax.train.record import DivergedError, Record, Report
+from pmpjax.train.mesh import place_batch
+from pmpjax.train.record import Record, Report
+from pmpjax.train.step import TrainStep
 
-Losses = Callable[[Any, Any], Array]
 Evaluate = Callable[[Any], Mapping[str, Array]]
 
 _AHEAD = 2  # calls that wait on the device while the host fetches the next batch: enough to keep it busy
@@ -47,7 +46,6 @@ class Trained(NamedTuple):
         losses: [steps] float32, the mean training loss of each step's batch, before its update.
         evaluated_at: [K] int64 steps, 0 and the last among them.
         evaluated: name -> [K] float32, what `evaluate` returned at those steps.
-        status: "done", or at which step the loss was not finite.
         host_wait: share of the wall time in which the device stood still because the next batch was not there.
         resumed_at: the step whose checkpoint this process went on from; None where it began.
         damaged: one line for each checkpoint that could not be read, and was passed over.
@@ -58,86 +56,100 @@ class Trained(NamedTuple):
     losses: np.ndarray
     evaluated_at: np.ndarray
     evaluated: dict[str, np.ndarray]
-    status: str
     host_wait: float
     resumed_at: int | None
     damaged: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often a run keeps its state.
+
+    Attributes:
+        folder: of Orbax checkpoints; a run that finds one there goes on from the newest, bit for bit.
+        every: steps between checkpoints; 0 keeps none on the way. A Ctrl-C noted by `pmpjax.runs.interrupt` saves one
+            too.
+        last: saves the last step too, for a call with more steps to go on from.
+        keep: newest checkpoints that stay.
+        identity: facts that a checkpoint must share with this run, JSON: the tokenizer's hash, say.
+    """
+
+    folder: Path
+    every: int = 0
+    last: bool = False
+    keep: int = 2
+    identity: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured while a run goes on.
+
+    Attributes:
+        evaluate: params -> scalars by name.
+        every: it is called at steps 0, `every`, 2 `every`, ... and the last; 0 at these two alone.
+    """
+
+    evaluate: Evaluate
+    every: int = 0
+
+
 def train(
-    losses: Losses,
-    optimizer: optax.GradientTransformation,
+    step: TrainStep,
     params: Any,
     batches: Iterable[Any],
     steps: int,
     *,
-    evaluate: Evaluate | None = None,
-    evaluate_every: int = 0,
-    checkpoints: Path | None = None,
-    save_every: int = 0,
-    save_last: bool = False,
-    keep: int = 2,
-    identity: Mapping[str, Any] | None = None,
+    saving: Saving | None = None,
+    evaluation: Evaluation | None = None,
     metrics: MetricsSink | None = None,
     progress: Callable[[Report], None] | None = None,
-    mesh: Mesh | None = None,
-    accumulate: int = 1,
-    steps_per_call: int = 1,
-    diverged: Literal["raise", "stop"] = "raise",
 ) -> Trained:
-    """theta_{t+1} = optimizer(grad mean_b losses(theta_t, batch_t[b])) for t = 0 .. steps-1.
+    """theta_{t+1} = step(theta_t, batch_t) for t = 0 .. steps-1.
 
-    One jitted function, whose state is donated, serves every run with equal `losses`, `optimizer` and shapes. While it
-    runs the next batch is fetched and put on the devices; losses and evaluations stay there, read a few steps later.
+    While the step runs, its state donated, the next batch is fetched and put on the devices; losses and evaluations
+    stay there, read a few steps later.
 
     Args:
-        losses: (params, batch) -> [B]; the same function object in each call that should share the compilation.
+        step: `train_step(losses, optimizer)`.
         batches: a Grain dataset or iterator of batches, pytrees of numpy arrays with a leading axis (where a mesh spans
             processes, each one's share: `pmpjax.train.mesh.data_share`). Its position is checkpointed.
-        evaluate: params -> scalars by name; called at steps 0, `evaluate_every`, 2 `evaluate_every`, ... and the last.
-        checkpoints: folder for Orbax checkpoints; a run that finds one there goes on from the newest, bit for bit.
-        save_every: steps between checkpoints; 0 keeps none. A Ctrl-C noted by `pmpjax.runs.interrupt` saves one too.
-        save_last: saves the last step too, for a call with more `steps` to go on from.
-        keep: newest checkpoints that stay.
-        identity: facts that a checkpoint must share with this run, JSON: the tokenizer's hash, say.
         metrics: gets loss and gradient norm of every step, evaluations, seconds a step and host_wait.
         progress: called with a `Report` twice a second or so, at checkpoints and at the end.
-        mesh: of axes data, fsdp and tensor (`make_mesh`); None is the default device.
-        accumulate: micro-batches that a step's gradient is the exact mean over; divides the batch.
-        steps_per_call: steps that the device makes before it comes back to the host, fewer before an evaluation or the
-            end: one call reserves its temporary memory once for all of them (15% of a step's CPU time at width 256, 6
-            layers). Decides rounding, so that a resumed run must give the same.
-        diverged: what a loss or gradient that is not finite does: an error, or an early end with its `status`.
 
     Raises:
-        DivergedError: naming the step; it is seen a few steps after it happened and never saved.
+        DivergedError: a loss or gradient is not finite; names the step. It is seen a few steps after it happened, and
+            never saved.
         RunError: the checkpoints are of another run, or cannot be written.
         ValueError: the data end before the last step, or the batch does not divide.
-    """
-    if accumulate < 1 or steps_per_call < 1 or steps < 0:
-        raise ValueError(
-            f"accumulate and steps_per_call must be positive and steps not negative: found {accumulate}, "
-            f"{steps_per_call} and {steps}"
-        )
-    saving = checkpoints is not None and save_every > 0
-    every = evaluate_every or steps
-    grid = np.unique(np.append(np.arange(0, steps, max(every, 1)), steps))
-    advance = step_function(losses, optimizer, accumulate, mesh)
-    measure = None if evaluate is None else _jitted(evaluate)
-    iterator: Any = iter(batches)
 
-    # Copies, because the step gives its arguments' memory away, and the caller keeps his parameters.
-    params = place(params, mesh)
-    opt_state = _initialise(optimizer, mesh)(params)
-    names = sorted(jax.eval_shape(evaluate, params)) if evaluate is not None else []
+    >>> import optax
+    >>> from pmpjax.train import train_step
+    >>> def losses(params, batch): return (params["w"] - batch) ** 2
+    >>> batches = [np.ones(2, np.float32)] * 5
+    >>> trained = train(train_step(losses, optax.sgd(0.25)), {"w": np.float32(0)}, batches, 5)
+    >>> [round(float(loss), 4) for loss in trained.losses]
+    [1.0, 0.25, 0.0625, 0.0156, 0.0039]
+    """
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must not be negative")
+    every = (evaluation.every if evaluation else 0) or steps
+    grid = np.unique(np.append(np.arange(0, steps, max(every, 1)), steps))
+    iterator: Any = iter(batches)
+    params, opt_state = step.init(params)
+    measure = None if evaluation is None else _jitted(evaluation.evaluate)
+    names = [] if measure is None else sorted(jax.eval_shape(measure, params))
     record = Record(names, grid, metrics, progress)
 
-    with Checkpoints(checkpoints if saving else None, keep=keep, identity=identity) as saved:
+    if saving is not None and not (saving.every or saving.last):
+        saving = None
+    with _checkpoints(saving) as saved:
         found = saved.restore({"params": params, "opt_state": opt_state})
         done = 0
         if found is not None:
             if found.step > steps:
-                raise RunError(f"{checkpoints} has a checkpoint of step {found.step}, the run has {steps}; raise steps")
+                where = "" if saving is None else saving.folder
+                raise RunError(f"{where} has a checkpoint of step {found.step}, the run has {steps}; raise steps")
             done, params, opt_state = found.step, found.state["params"], found.state["opt_state"]
             iterator.set_state(found.position)
             record.restore(done, found.history)
@@ -147,8 +159,8 @@ def train(
             metrics.resume(0)
         kept = done
         # Where a call ends depends on the step alone, never on where a resumed run began: its bits would tell.
-        stops = np.union1d(grid, np.arange(0, steps, steps_per_call))
-        ends = _Ends(iterator, mesh, stops, saving)
+        stops = np.union1d(grid, np.arange(0, steps, step.steps_per_call))
+        ends = _Ends(iterator, step.mesh, stops, saving is not None)
         together = ends.fetch(done)
         in_flight: deque[Array] = deque()
 
@@ -156,50 +168,51 @@ def train(
             record.settle(done, report=report)
             saved.save(done, {"params": params, "opt_state": opt_state}, record.history(), ends.position)
 
-        try:
-            while True:
-                if measure is not None and record.due(done):
-                    record.evaluation(done, measure(params))
-                if done == steps:
-                    break
-                if saving and done - kept >= save_every:
-                    save()
-                    kept = done
-                try:
-                    check()
-                    record.settle(done - sum(map(len, in_flight)), force=False)
-                except KeyboardInterrupt:
-                    if saving and done > kept:
-                        save(report=False)
-                    raise
-                params, opt_state, values = advance(params, opt_state, together)
-                record.training(done, values)
-                in_flight.append(values["loss"])
-                done += len(together)
-                begin = time.perf_counter()
-                together = ends.fetch(done)
-                if values["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
-                    record.waited(time.perf_counter() - begin)
-                if len(in_flight) > _AHEAD:
-                    # Without this the host would run ahead by any number of batches, all of them in memory.
-                    in_flight.popleft().block_until_ready()
-            record.settle(done)
-            if saving and save_last and done > kept:
+        while True:
+            if measure is not None and record.due(done):
+                record.evaluation(done, measure(params))
+            if done == steps:
+                break
+            if saving is not None and saving.every and done - kept >= saving.every:
                 save()
-        except DivergedError:
-            if diverged == "raise":
+                kept = done
+            try:
+                check()
+                record.settle(done - sum(map(len, in_flight)), force=False)
+            except KeyboardInterrupt:
+                if saving is not None and done > kept:
+                    save(report=False)
                 raise
+            params, opt_state, values = step.advance(params, opt_state, together)
+            record.training(done, values)
+            in_flight.append(values["loss"])
+            done += len(together)
+            begin = time.perf_counter()
+            together = ends.fetch(done)
+            if values["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+                record.waited(time.perf_counter() - begin)
+            if len(in_flight) > _AHEAD:
+                # Without this the host would run ahead by any number of batches, all of them in memory.
+                in_flight.popleft().block_until_ready()
+        record.settle(done)
+        if saving is not None and saving.last and done > kept:
+            save()
     return Trained(
         params,
         opt_state,
         record.losses(),
-        record.evaluated_at(),
+        grid,
         record.evaluations(),
-        record.status,
         record.host_wait,
         None if found is None else found.step,
         tuple(saved.damaged),
     )
+
+
+def _checkpoints(saving: Saving | None) -> Checkpoints:
+    if saving is None:
+        return Checkpoints(None)
+    return Checkpoints(saving.folder, keep=saving.keep, identity=saving.identity)
 
 
 class _Ends:
@@ -229,67 +242,6 @@ class _Ends:
             raise ValueError(
                 f"the data end after {step} batches, the run has {self._stops[-1]} steps; repeat them or lower steps"
             ) from error
-
-
-@functools.lru_cache(maxsize=8)
-def step_function(
-    losses: Losses, optimizer: optax.GradientTransformation, accumulate: int = 1, mesh: Mesh | None = None
-) -> Callable[..., tuple[Any, Any, dict[str, Array]]]:
-    """The jitted function of the loop: (params, opt_state, (batch, ...)) -> (params, opt_state, values of each step).
-
-    One step for each batch given; parameters and state are donated. The same function for equal arguments.
-    """
-
-    def mean_loss(params: Any, batch: Any) -> Array:
-        with laid_out(mesh):
-            return jnp.mean(losses(params, batch))
-
-    def mean_gradient(params: Any, batch: Any) -> tuple[Array, Any]:
-        if accumulate == 1:
-            return jax.value_and_grad(mean_loss)(params, batch)
-
-        def add(total: Any, micro: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, jax.value_and_grad(mean_loss)(params, micro)), None
-
-        micros = jax.tree.map(lambda leaf: _micro_batches(leaf, accumulate), batch)
-        shape = jax.eval_shape(jax.value_and_grad(mean_loss), params, jax.tree.map(lambda leaf: leaf[0], micros))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
-        total, _ = jax.lax.scan(add, zeros, micros)
-        return jax.tree.map(lambda leaf: leaf / accumulate, total)
-
-    def step(state: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], dict[str, Array]]:
-        params, opt_state = state
-        value, gradient = mean_gradient(params, batch)
-        gradient = constrain(gradient, mesh)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        values = {"loss": value.astype(jnp.float32), "gradient_norm": optax.tree.norm(gradient).astype(jnp.float32)}
-        return (constrain(params, mesh), constrain(opt_state, mesh)), values
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def steps(params: Any, opt_state: Any, batches: tuple[Any, ...]) -> tuple[Any, Any, dict[str, Array]]:
-        if len(batches) == 1:
-            state, values = step((params, opt_state), batches[0])
-            return *state, jax.tree.map(lambda leaf: leaf[None], values)
-        state, values = jax.lax.scan(
-            step, (params, opt_state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
-        )
-        return *state, values
-
-    return steps
-
-
-def _micro_batches(leaf: Array, count: int) -> Array:
-    """[B, ...] to [count, B / count, ...], of which each takes every `count`-th row: a part from every device."""
-    if leaf.shape[0] % count:
-        raise ValueError(f"a batch of {leaf.shape[0]} is not a multiple of accumulate, {count}; change one of the two")
-    return leaf.reshape(leaf.shape[0] // count, count, *leaf.shape[1:]).swapaxes(0, 1)
-
-
-@functools.lru_cache(maxsize=8)
-def _initialise(optimizer: optax.GradientTransformation, mesh: Mesh | None) -> Callable[[Any], Any]:
-    # Jitted, so that no leaf of the optimizer's state shares memory with a parameter: both are given away.
-    return jax.jit(lambda params: constrain(optimizer.init(params), mesh))
 
 
 @functools.lru_cache(maxsize=8)

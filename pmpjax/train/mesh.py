@@ -13,7 +13,8 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses
 from pmpjax.models.layers import ROWS, VOCABULARY
 
 AXES = ("data", "fsdp", "tensor")
@@ -70,7 +71,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def check_mesh(mesh: Mesh, decoder: DecoderConfig, batch: int, accumulate: int = 1) -> None:
-    """Raises ValueError where the mesh does not divide the batch or the decoder; names axis, sizes and the mend."""
+    """Raises ValueError where the mesh does not divide the batch or the decoder; names axis, sizes and a hint."""
     shards = batch_shards(mesh)
     if batch % (shards * accumulate):
         raise ValueError(
@@ -117,7 +118,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """The sharding of each leaf of parameters, optimizer state or costates.
 
     Raises:
-        ValueError: a leaf's axis is not a multiple of its mesh axis; names leaf, sizes and the mend.
+        ValueError: a leaf's axis is not a multiple of its mesh axis; names leaf, sizes and a hint.
     """
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:

@@ -8,7 +8,7 @@ from pmpjax.models import DecoderConfig, preset
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder but for its vocabulary, which the tokenizer says: a preset, and what is changed of it.
+    """A decoder but for its vocabulary, which comes from the tokenizer: a preset, and what is changed of it.
 
     Attributes:
         preset: name in `pmpjax.models.PRESETS`; every field below that is not given is the preset's.

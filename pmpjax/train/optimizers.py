@@ -19,7 +19,7 @@ class OptimizerConfig:
         first_moment: decay rate beta_1 of Adam's first moment.
         second_moment: beta_2, of the second one.
         clip: the gradient's global norm is cut to this.
-        schedule: after the warm-up the rate stays, or falls along half a cosine until the last step.
+        schedule: after the warm-up the rate stays, or decays along half a cosine until the last step.
         final_fraction: share of the learning rate that a cosine ends at.
     """
 
@@ -47,7 +47,7 @@ class OptimizerConfig:
 def rate_schedule(config: OptimizerConfig, steps: int | None = None) -> optax.Schedule:
     """rate(t) = learning_rate * min(t / warmup_steps, 1), and for a cosine times c(t) after the warm-up.
 
-    c falls from 1 at the end of the warm-up to final_fraction at `steps`: f + (1 - f) (1 + cos(pi p)) / 2, where p is
+    c decays from 1 at the end of the warm-up to final_fraction at `steps`: f + (1 - f) (1 + cos(pi p)) / 2, where p is
     the share of those steps that is done.
 
     Args:
@@ -66,9 +66,9 @@ def rate_schedule(config: OptimizerConfig, steps: int | None = None) -> optax.Sc
             f"a cosine schedule needs more steps than its warm-up: steps {steps}, warmup_steps {config.warmup_steps}; "
             "lower warmup_steps or raise steps"
         )
-    falling = optax.cosine_decay_schedule(config.learning_rate, steps - config.warmup_steps, config.final_fraction)
+    decaying = optax.cosine_decay_schedule(config.learning_rate, steps - config.warmup_steps, config.final_fraction)
     warming = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([warming, falling], [config.warmup_steps])
+    return optax.join_schedules([warming, decaying], [config.warmup_steps])
 
 
 def adamw(config: OptimizerConfig, steps: int | None = None) -> optax.GradientTransformation:
@@ -108,8 +108,8 @@ def decaying_adamw(config: OptimizerConfig, begin: int, end: int) -> optax.Gradi
             f"a decay branch leaves a run at a constant rate, after its warm-up: found schedule {config.schedule!r}, "
             f"warmup_steps {config.warmup_steps}, a branch from {begin} to {end}"
         )
-    falling = optax.linear_schedule(config.learning_rate, 0.0, end - begin)
-    return _adamw(config, optax.join_schedules([rate_schedule(config), falling], [begin]))
+    decaying = optax.linear_schedule(config.learning_rate, 0.0, end - begin)
+    return _adamw(config, optax.join_schedules([rate_schedule(config), decaying], [begin]))
 
 
 def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:

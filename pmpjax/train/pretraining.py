@@ -1,7 +1,6 @@
 """`pmpjax train`: from raw text to a trained decoder in the Hugging Face format, in a run directory that survives."""
 
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -12,34 +11,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.data import PackedRows, token_stream
-from pmpjax.data.corpus import STEPS, CorpusConfig, build_corpus
-from pmpjax.models import (
-    Decoder,
-    DecoderConfig,
-    Rows,
-    example_losses,
-    initialise,
-    parameter_count,
-    save_pretrained,
-)
+from pmpjax.data import PackedRows, Rows, token_stream
+from pmpjax.data.corpus import STEPS
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise, parameter_count, save_pretrained
 from pmpjax.models.huggingface import architecture
-from pmpjax.runs import open_run, write_arrays, write_json
+from pmpjax.runs import read_json, write_arrays, write_json
 from pmpjax.runs.files import plain, sha256
 from pmpjax.runs.metrics import Metrics, read_metrics
-from pmpjax.runs.progress import Bar, progress
+from pmpjax.runs.pipeline import Context, Pipeline, Stage, View
+from pmpjax.runs.progress import Bar
 from pmpjax.train.checkpoints import load_params, save_params
+from pmpjax.train.corpus import CorpusConfig, build_corpus
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.heldout import set_loss, spread_rows
-from pmpjax.train.loop import train
+from pmpjax.train.loop import Evaluation, Saving, train
 from pmpjax.train.mesh import MeshConfig, check_mesh, data_share, make_mesh
 from pmpjax.train.model import ModelConfig, forward_flops
 from pmpjax.train.optimizers import OptimizerConfig, adamw, rate_schedule
 from pmpjax.train.record import Report
+from pmpjax.train.step import train_step
 
 _NOT_DECIDING = ("mesh", "save_every", "keep", "sample")
 
@@ -104,67 +97,76 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
     checkpoints while it runs), export (config.json, model.safetensors, tokenizer.json: transformers
     opens it).
 
-    metrics.json: `heldout_loss` (nats a token), `heldout_bits_per_byte`, `train_loss` (mean of the last 20 steps),
+    metrics.json: `heldout_loss` (nats per token), `heldout_bits_per_byte`, `train_loss` (mean of the last 20 steps),
     `parameters`, `tokens_seen`, `tokens_per_second`, `utilisation`, `host_wait`, `damaged_checkpoints`, `seed`,
     `corpus` (its counts), `stage_seconds`, and `sample` where a prompt was given.
 
     Raises:
-        SourceError, RunError, ValueError: something that the caller can mend; the message says how.
+        SourceError, RunError, ValueError: something that the caller can put right; the message says how.
     """
-    mesh = make_mesh(config.mesh)
-    deciding = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name not in _NOT_DECIDING
-    }
-    with open_run(out, "train", deciding) as at:
-
-        def fill_corpus(folder: Path) -> None:
-            with progress("corpus", STEPS) as bar:
-                build_corpus(config.corpus, folder, bar)
-
-        corpus_at = at.stage("corpus", fill_corpus, config=config.corpus)
-        counts = json.loads((corpus_at / "counts.json").read_text(encoding="utf-8"))
-        decoder = config.model.decoder(counts["vocabulary"])
-        check_mesh(mesh, decoder, config.batch, config.accumulate)
-        architecture(decoder)  # refuses, before hours of training, what the export could not hold
-
-        def fill_train(folder: Path) -> None:
-            with progress("train", config.steps) as bar:
-                build_train(config, decoder, corpus_at, counts, mesh, folder, bar)
-
-        settings = {name: value for name, value in deciding.items() if name != "corpus"}
-        train_at = at.stage("train", fill_train, config=settings, inputs={"corpus": corpus_at})
-        export_at = at.stage(
-            "export",
-            lambda folder: build_export(decoder, corpus_at, counts, train_at, config.length, folder),
-            inputs={"corpus": corpus_at, "train": train_at},
-        )
-        facts = json.loads((train_at / "train.json").read_text(encoding="utf-8"))
-        metrics = {**facts, "seed": config.seed, "corpus": counts, "stage_seconds": dict(at.seconds)}
+    make_mesh(config.mesh)  # refuses devices that are not there before anything is read
+    with PIPELINE.open(config, out) as running:
+        folders = running.build_all()
+        facts, counts = read_json(folders["train"] / "train.json"), read_json(folders["corpus"] / "counts.json")
+        metrics = {**facts, "seed": config.seed, "corpus": counts, "stage_seconds": dict(running.run.seconds)}
         if config.sample is not None:
-            metrics["sample"] = run_generate(GenerateConfig(export_at, config.sample, seed=config.seed))
-        write_json(at.directory / "metrics.json", metrics)
+            metrics["sample"] = run_generate(GenerateConfig(folders["export"], config.sample, seed=config.seed))
+        write_json(running.run.directory / "metrics.json", metrics)
     return plain(metrics)
 
 
-def build_train(
-    config: TrainConfig,
-    decoder_config: DecoderConfig,
-    corpus: Path,
-    counts: Mapping[str, Any],
-    mesh: Mesh,
-    folder: Path,
-    bar: Bar,
-) -> None:
-    """Trains on the shards in `corpus`; fills `folder`, and goes on from the checkpoints that it finds there."""
+def _deciding(config: TrainConfig, *also_not: str) -> dict[str, Any]:
+    fields = (field.name for field in dataclasses.fields(config))
+    return {name: getattr(config, name) for name in fields if name not in (*_NOT_DECIDING, *also_not)}
+
+
+def _corpus(at: View) -> None:
+    with at.progress("corpus", STEPS) as bar:
+        build_corpus(at.config.corpus, at.folder, bar)
+
+
+def _train(at: View) -> None:
+    config, mesh = at.config, make_mesh(at.config.mesh)
+    decoder, _ = _decoder(config, at.folders["corpus"])
+    check_mesh(mesh, decoder, config.batch, config.accumulate)
+    architecture(decoder)  # refuses, before hours of training, what the export could not hold
+    with at.progress("train", config.steps) as bar:
+        build_train(config, Context(at.folder, at.folders["corpus"], config.seed, bar, mesh))
+
+
+def _export(at: View) -> None:
+    corpus = at.folders["corpus"]
+    decoder, counts = _decoder(at.config, corpus)
+    build_export(decoder, corpus, counts, at.folders["train"], at.config.length, at.folder)
+
+
+def _decoder(config: TrainConfig, corpus: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+    counts = read_json(corpus / "counts.json")
+    return config.model.decoder(counts["vocabulary"]), counts
+
+
+PIPELINE = Pipeline(
+    "train",
+    {
+        "corpus": Stage((), lambda config: config.corpus, _corpus),
+        "train": Stage(("corpus",), lambda config: _deciding(config, "corpus"), _train),
+        "export": Stage(("corpus", "train"), lambda config: None, _export),
+    },
+    deciding=_deciding,
+)
+
+
+def build_train(config: TrainConfig, at: Context[Path]) -> None:
+    """Trains on the shards of a corpus; fills the folder, and goes on from the checkpoints that it finds there."""
+    corpus, mesh = at.data, at.mesh or make_mesh(config.mesh)
+    decoder_config, counts = _decoder(config, corpus)
     decoder = Decoder(decoder_config)
     process, processes = data_share(mesh)
     packed = PackedRows(corpus / "tokens", "train", config.length)
     stream = token_stream(packed, batch=config.batch, seed=config.seed, process=process, processes=processes)
     heldout = _heldout(corpus, counts, config)
     loss = set_loss(decoder, heldout, config.batch // config.accumulate, mesh)
-    # Nats a token times tokens a byte; the ends of documents count as tokens that have to be told.
+    # Nats per token times tokens per byte; the ends of documents count as tokens that have to be told.
     per_byte = counts["heldout"]["tokens"] / counts["heldout"]["bytes"] / math.log(2)
 
     def evaluate(params: Any) -> dict[str, Any]:
@@ -180,28 +182,28 @@ def build_train(
         return rate | (speed.rates(values["seconds_per_step"]) if "seconds_per_step" in values else {})
 
     sample = jax.tree.map(lambda leaf: leaf[:1], heldout)
+    identity = {
+        "tokenizer": sha256(corpus / "tokenizer.json"),
+        "vocabulary": counts["vocabulary"],
+        "length": config.length,
+    }
+    folder = at.folder
     with Metrics(folder / "metrics", derive) as metrics:
         trained = train(
-            example_losses(decoder),
-            adamw(config.optimizer, config.steps),
+            train_step(
+                example_losses(decoder),
+                adamw(config.optimizer, config.steps),
+                mesh=mesh,
+                accumulate=config.accumulate,
+                steps_per_call=config.steps_per_call,
+            ),
             initialise(decoder, jax.random.key(config.seed), sample.tokens),
             stream.map(_rows),
             config.steps,
-            evaluate=evaluate,
-            evaluate_every=config.evaluate_every,
-            checkpoints=folder / "checkpoints",
-            save_every=config.save_every,
-            keep=config.keep,
-            identity={
-                "tokenizer": sha256(corpus / "tokenizer.json"),
-                "vocabulary": counts["vocabulary"],
-                "length": config.length,
-            },
+            saving=Saving(folder / "checkpoints", config.save_every, keep=config.keep, identity=identity),
+            evaluation=Evaluation(evaluate, config.evaluate_every),
             metrics=metrics,
-            progress=_show(bar, speed),
-            mesh=mesh,
-            accumulate=config.accumulate,
-            steps_per_call=config.steps_per_call,
+            progress=_show(at.bar, speed),
         )
     lines = read_metrics(folder / "metrics")
     measured = [line for line in lines if "tokens_per_second" in line]
@@ -236,7 +238,7 @@ def build_export(
     tokenizer = folder / "tokenizer.json"
     shutil.copyfile(corpus / "tokenizer.json", tokenizer)
     if Tokenizer.from_file(str(tokenizer)).num_special_tokens_to_add(False):
-        write_json(tokenizer, json.loads(tokenizer.read_text(encoding="utf-8")) | {"post_processor": None})
+        write_json(tokenizer, read_json(tokenizer) | {"post_processor": None})
     shutil.rmtree(written, ignore_errors=True)
     save_pretrained(
         written,
@@ -289,7 +291,7 @@ class _Speed:
 def _show(bar: Bar, speed: _Speed) -> Callable[[Report], None]:
     def show(report: Report) -> None:
         fields: dict[str, Any] = {"loss": report.loss}
-        if report.seconds:
+        if report.seconds is not None:
             rates = speed.rates(report.seconds / report.steps)
             fields |= {"tokens/s": f"{rates['tokens_per_second']:,.0f}", "MFU": f"{rates['utilisation']:.1%}"}
         bar.update(report.steps, **fields)

@@ -1,4 +1,4 @@
-"""What a training run says about itself: losses and evaluations, read from the device a few steps late."""
+"""What a training run reports: losses and evaluations, read from the device a few steps late."""
 
 import math
 import time
@@ -26,15 +26,15 @@ class Report(NamedTuple):
         step: updates done.
         steps: of these, since the last report (those before a resumed checkpoint, in the first one).
         loss: mean over them.
-        seconds: wall time they took; 0 where it is not known (a resumed checkpoint).
-        host_wait: share of it in which the device waited for a batch.
+        seconds: wall time they took; None where it was not measured (before a resumed checkpoint, while compiling).
+        host_wait: share of it in which the device waited for a batch; None with it.
     """
 
     step: int
     steps: int
     loss: float
-    seconds: float
-    host_wait: float
+    seconds: float | None
+    host_wait: float | None
 
 
 class Record:
@@ -60,7 +60,7 @@ class Record:
         self._clock: float | None = None
         self._idle = 0.0
         self._seconds, self._idle_in_all = 0.0, 0.0
-        self.status = "done"
+        self._failure: str | None = None
 
     def restore(self, done: int, history: Mapping[str, Any]) -> None:
         """Takes up the history of a checkpoint: cuts the metrics there and reports its steps."""
@@ -78,7 +78,7 @@ class Record:
             if at and at[-1] == done:
                 self._metrics.write(done, dict(zip(self._names, self._evaluated[-1], strict=True)))
         if self._progress is not None and done:
-            self._progress(Report(done, done, float(np.mean(self._losses)), 0.0, 0.0))
+            self._progress(Report(done, done, float(np.mean(self._losses)), None, None))
         self._reported = done
 
     def due(self, step: int) -> bool:
@@ -125,14 +125,14 @@ class Record:
             self._keep(kind, step, {name: float(value) for name, value in values.items()})
         rates = self._rates(len(self._losses) - before)
         self._write(entries, rates)
-        if self.status != "done":
+        if self._failure is not None:
             raise DivergedError(
-                f"the {self.status}; lower the learning rate, or warm it up longer. Nothing after that step was saved"
+                f"the {self._failure}; lower the learning rate, or warm it up longer. Nothing after that step was saved"
             )
         if report and self._progress is not None and len(self._losses) > self._reported:
             new = self._losses[self._reported :]
             self._reported = len(self._losses)
-            self._progress(Report(len(self._losses), len(new), float(np.mean(new)), *rates))
+            self._progress(Report(len(self._losses), len(new), float(np.mean(new)), *(rates or (None, None))))
 
     def _is_time(self, stop: int) -> bool:
         if jax.process_count() > 1:  # clocks differ, and all processes must read and fail together
@@ -140,7 +140,7 @@ class Record:
         return self._clock is not None and time.perf_counter() - self._clock > _REPORT_SECONDS
 
     def _keep(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        if self.status != "done":
+        if self._failure is not None:
             return
         if kind == "evaluation":
             self._evaluated.append([values[name] for name in self._names])
@@ -148,28 +148,28 @@ class Record:
         self._losses.append(values["loss"])
         self._norms.append(values["gradient_norm"])
         if not math.isfinite(values["loss"]):
-            self.status = f"loss is {values['loss']} at step {step}"
+            self._failure = f"loss is {values['loss']} at step {step}"
         elif not math.isfinite(values["gradient_norm"]):
-            self.status = f"gradient's norm is {values['gradient_norm']} at step {step}"
+            self._failure = f"gradient's norm is {values['gradient_norm']} at step {step}"
 
-    def _rates(self, steps: int) -> tuple[float, float]:
+    def _rates(self, steps: int) -> tuple[float, float] | None:
         """(seconds, share of them that the device waited) since the last settling that read a step."""
         if self._clock is None or not steps:
-            return 0.0, 0.0
+            return None
         now = time.perf_counter()
         seconds, idle = now - self._clock, self._idle
         self._clock, self._idle = now, 0.0
         self._seconds += seconds
         self._idle_in_all += idle
-        return seconds, min(1.0, idle / seconds) if seconds else 0.0
+        return (seconds, min(1.0, idle / seconds)) if seconds else None
 
-    def _write(self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], rates: tuple[float, float]) -> None:
+    def _write(self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], rates: tuple[float, float] | None) -> None:
         if self._metrics is None:
             return
         trained = [step for kind, step, _ in entries if kind == "training"]
         for kind, step, values in entries:
             numbers = {name: float(value) for name, value in values.items()}
-            if kind == "training" and step == trained[-1] and rates[0]:
+            if kind == "training" and step == trained[-1] and rates:
                 numbers |= {"seconds_per_step": rates[0] / len(trained), "host_wait": rates[1]}
             self._metrics.write(step, numbers)
 
@@ -186,10 +186,6 @@ class Record:
     def losses(self) -> np.ndarray:
         """[steps settled] float32."""
         return np.asarray(self._losses, np.float32)
-
-    def evaluated_at(self) -> np.ndarray:
-        """[K] steps: those of the grid, fewer where the run ended early."""
-        return self._grid[: len(self._evaluated)] if self._names and self.status != "done" else self._grid
 
     def evaluations(self) -> dict[str, np.ndarray]:
         """name -> [K] float32."""

@@ -1,7 +1,6 @@
-"""Training as a controlled dynamical system: any optax rule is the plant, example weights are the control."""
+"""Training as a controlled dynamical system: any optax rule, with the weights of the examples as the control."""
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from pmpjax.control import trees
-from pmpjax.control.dynamics import Cost, Dynamics, Pulled, StepHealth, takes_input
-from pmpjax.training.singular import Points, Pull, pull_through, singular_points
+from pmpjax.control.dynamics import Cost, Cotangents, Dynamics, StepHealth, Vjp, takes_input
+from pmpjax.training import checks
+from pmpjax.training.singular import Points, UpdateVjp, singular_points, update_vjp
 
 Losses = Callable[[PyTree, PyTree], Array]
 
@@ -113,10 +113,10 @@ def training_dynamics(
 
     def init(params: PyTree) -> TrainState:
         params = trees.as_arrays(params, "params")
-        _check_params(params)
-        state = TrainState(params, trees.as_arrays(_optimizer_state(optimizer, params), "the optimizer's state"))
-        _check_update(optimizer, state)
-        return state
+        checks.check_params(params)
+        opt_state = trees.as_arrays(checks.optimizer_state(optimizer, params), "the optimizer's state")
+        checks.check_update(update, opt_state, params)
+        return TrainState(params, opt_state)
 
     def weights_of(control: Array, input: PyTree) -> Array:
         if index is None:
@@ -126,41 +126,40 @@ def training_dynamics(
 
     def weighted_loss(params: PyTree, weights: Array, input: PyTree) -> tuple[Array, Array]:
         each = losses(params, input)
-        _check_losses(each, weights, indexed=index is not None)
+        checks.check_losses(each, weights, indexed=index is not None)
         return jnp.sum(weights.astype(each.dtype) * each), each
 
-    def gradient(params: PyTree, weights: Array, input: PyTree) -> tuple[PyTree, Array]:
-        return jax.grad(weighted_loss, has_aux=True)(params, weights, input)
+    gradient = jax.grad(weighted_loss, has_aux=True)
 
-    def update(gradients: PyTree, opt_state: PyTree, params: PyTree) -> TrainState:
+    def update(gradients: PyTree, opt_state: PyTree, params: PyTree, constant: PyTree = None) -> TrainState:
+        """The optimizer's step. constant: like the parameters, True where their update counts as a constant."""
         updates, opt_state = optimizer.update(gradients, opt_state, params)
+        if constant is not None:
+            updates = jax.tree.map(lambda cut, u: jnp.where(cut, jax.lax.stop_gradient(u), u), constant, updates)
         return TrainState(optax.apply_updates(params, updates), opt_state)
 
     def step(state: TrainState, control: Array, input: PyTree) -> TrainState:
         gradients, _ = gradient(state.params, weights_of(control, input), input)
         return update(gradients, state.opt_state, state.params)
 
-    def moving_update(fixed: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
-        return trees.split(update(g, trees.merge(s, fixed), p))[0]
-
-    def cut_update(fixed: PyTree, constant: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
-        updates, opt_state = optimizer.update(g, trees.merge(s, fixed), p)
-        updates = jax.tree.map(lambda cut, u: jnp.where(cut, jax.lax.stop_gradient(u), u), constant, updates)
-        return trees.split(TrainState(optax.apply_updates(p, updates), opt_state))[0]
+    def differentiable_update(static: PyTree, constant: PyTree, g: PyTree, s: PyTree, p: PyTree) -> PyTree:
+        return trees.partition(update(g, trees.combine(s, static), p, constant))[0]
 
     def points_of(state: TrainState) -> Points:
-        moving, fixed = trees.split(state.opt_state)
-        return singular_points(functools.partial(moving_update, fixed), state.params, moving, state.params)
+        moments, static = trees.partition(state.opt_state)
+        return singular_points(
+            functools.partial(differentiable_update, static, None), state.params, moments, state.params
+        )
 
     # Compiled functions of their own, so that a sweep which is traced several times traces them once.
     @jax.jit
-    def pull_carefully(gradients: PyTree, state: TrainState, costate: PyTree, plain: PyTree) -> Pull:
-        moving, fixed = trees.split(state.opt_state)
-        at = gradients, moving, state.params
-        return pull_through(functools.partial(cut_update, fixed), at, costate, plain, points_of(state))
+    def guarded_vjp(gradients: PyTree, state: TrainState, costate: PyTree, plain: PyTree) -> UpdateVjp:
+        moments, static = trees.partition(state.opt_state)
+        at = gradients, moments, state.params
+        return update_vjp(functools.partial(differentiable_update, static), at, costate, plain, points_of(state))
 
     @jax.jit
-    def counts_of(singular: PyTree, state: TrainState, weights: Array, input: PyTree) -> PyTree:
+    def count(singular: PyTree, state: TrainState, weights: Array, input: PyTree) -> PyTree:
         """Coordinates that are left out although an example has a gradient there, a leaf."""
 
         def probed() -> PyTree:
@@ -171,41 +170,31 @@ def training_dynamics(
 
         # Where every example weighs something, a gradient of zero is one of all examples: nothing was left out.
         hidden = jnp.any(weights == 0) & jnp.any(jnp.stack([jnp.any(s) for s in jax.tree.leaves(singular)]))
-        nothing = jax.tree.map(lambda s: jnp.int32(0), singular)
-        return jax.lax.cond(hidden, probed, lambda: nothing)
+        return jax.lax.cond(hidden, probed, lambda: jax.tree.map(lambda s: jnp.int32(0), singular))
 
-    def pullback(state: TrainState, control: Array, input: PyTree) -> tuple[TrainState, Callable[[PyTree], Pulled]]:
+    def pullback(state: TrainState, control: Array, input: PyTree) -> tuple[TrainState, Vjp]:
         params, opt_state = state
-        weights, pull_weights = jax.vjp(lambda u: weights_of(u, input), control)
+        weights, weights_vjp = jax.vjp(lambda u: weights_of(u, input), control)
         at = jax.checkpoint(gradient) if remat else gradient
         (gradients, _), tangent = jax.linearize(lambda p: at(p, weights, input), params)
-        moving, fixed = trees.split(opt_state)
-        update_here = functools.partial(moving_update, fixed)
-        _, pull_update = jax.vjp(update_here, gradients, moving, params)
+        moments, static = trees.partition(opt_state)
+        _, plain_vjp = jax.vjp(functools.partial(differentiable_update, static, None), gradients, moments, params)
         guard = (gradients, state, weights, input) if any(points_of(state)) else None
-        rule = jax.tree_util.Partial(pull, pull_update, tangent, pull_weights, guard)
-        return update(gradients, opt_state, params), rule
+        return update(gradients, opt_state, params), jax.tree_util.Partial(vjp, plain_vjp, tangent, weights_vjp, guard)
 
-    def pull(
-        pull_update: Callable[[PyTree], tuple[PyTree, PyTree, PyTree]],
-        tangent: Callable[[PyTree], tuple[PyTree, Array]],
-        pull_weights: Callable[[Array], tuple[PyTree]],
-        guard: tuple[PyTree, TrainState, Array, PyTree] | None,
-        costate: PyTree,
-    ) -> Pulled:
-        found, singular = pull_update(costate), None
+    def vjp(plain_vjp: Any, tangent: Any, weights_vjp: Any, guard: Any, costate: PyTree) -> Cotangents:
+        (cotangent, opt_state, params), singular = plain_vjp(costate), None
         if guard is not None:
             gradients, state, weights, input = guard
-            found, masks = pull_carefully(gradients, state, costate, found)
-            singular = counts_of(masks, state, weights, input)
-        cotangent, opt_state, params = found
-        curvature, along = tangent(cotangent)
-        size = trees.norm(costate.params)
-        return Pulled(
+            found = guarded_vjp(gradients, state, costate, (cotangent, opt_state, params))
+            cotangent, opt_state, params = found.cotangents
+            singular = count(found.singular, state, weights, input)
+        curvature, products = tangent(cotangent)  # Hess L d, and each <d, grad l_n>
+        return Cotangents(
             TrainState(trees.add(params, curvature), opt_state),
-            pull_weights(along)[0],
+            weights_vjp(products)[0],
             cotangent,
-            StepHealth(singular, size),
+            StepHealth(singular, trees.norm(costate.params)),
         )
 
     def finite(state: TrainState, control: Array, input: PyTree) -> tuple[Array, Array]:
@@ -213,67 +202,3 @@ def training_dynamics(
         return trees.finite(each), trees.finite(gradients)
 
     return Dynamics(init, step, pullback, finite)
-
-
-def _check_params(params: PyTree) -> None:
-    for name, leaf in trees.named_leaves(params, "params"):
-        if not trees.is_moving(leaf):
-            raise ValueError(
-                f"{name} has dtype {leaf.dtype}, expected a floating one; keep what is not trained in the losses"
-            )
-        if leaf.dtype in (jnp.bfloat16, jnp.float16):
-            warnings.warn(
-                f"{name} has dtype {leaf.dtype}: costates accumulate rounding over the steps. Keep parameters in "
-                "float32, or trust the scores only where pmpjax.verify's consistency check holds.",
-                UserWarning,
-                stacklevel=3,
-            )
-
-
-def _optimizer_state(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
-    try:
-        return optimizer.init(params)
-    except Exception as error:  # whatever a rule raises for parameters that it was not made for
-        raise ValueError(
-            f"optimizer.init(params) raised {type(error).__name__}: {error}; the rule does not fit these parameters "
-            f"(leaves {', '.join(name for name, _ in trees.named_leaves(params, 'params')[:3])}, ...)"
-        ) from error
-
-
-def _check_update(optimizer: optax.GradientTransformation, state: TrainState) -> None:
-    def update(state: TrainState) -> TrainState:
-        updates, opt_state = optimizer.update(state.params, state.opt_state, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), opt_state)
-
-    try:
-        jax.eval_shape(update, state)
-    except Exception as error:  # whatever a rule raises for what it was not made for
-        needs = [name for name in ("value", "grad", "value_fn", "obj_fn") if f"'{name}'" in str(error)]
-        if needs:
-            hint = (
-                f"the optimizer needs more than (gradient, state, params), namely {', '.join(needs)}, as line searches "
-                "do, and cannot be the plant; use a rule such as optax.sgd or optax.adamw"
-            )
-        elif "dtype_promotion" in str(error):
-            hint = "the rule itself mixes dtypes: set jax_numpy_dtype_promotion to 'standard'"
-        else:
-            hint = "expected a rule whose gradient, parameters and updates have one structure (optax.lookahead has not)"
-        raise ValueError(f"optimizer.update raised {type(error).__name__}: {error}; {hint}") from error
-
-
-def _check_losses(each: Any, weights: Array, indexed: bool) -> None:
-    if not isinstance(each, jax.Array):
-        found = f"a {type(each).__name__} of {len(each)}" if isinstance(each, tuple | list | dict) else f"{each!r}"
-        raise ValueError(
-            f"losses returned {found}, expected one array [N], one loss an example; return the losses alone and leave "
-            "out what comes with them (metrics, new batch statistics)"
-        )
-    if each.ndim != 1:
-        raise ValueError(
-            f"losses returned shape {each.shape}, expected [N], one loss an example; do not reduce over examples"
-        )
-    if weights.shape != each.shape:
-        what = "the index names" if indexed else "the control has"
-        raise ValueError(
-            f"{what} {weights.shape} weights for losses of shape {each.shape}; expected one weight an example"
-        )

@@ -10,11 +10,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
+from pmpjax.control.tracing import as_closed, called
+
 INFINITE_SLOPES = frozenset({"sqrt", "rsqrt", "cbrt", "div", "pow", "log", "log1p", "integer_pow"})
 """Elementwise operations whose slope may be infinite at finite operands."""
-
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
-"""Operations that only call a function, and the parameter that holds it."""
 
 _JAXPRS = (ClosedJaxpr, Jaxpr)
 _GUARDED = INFINITE_SLOPES | {"mul"}  # a product with an infinite or undefined operand
@@ -43,14 +42,19 @@ def guarded(function: Callable[..., PyTree], *arguments: PyTree) -> Callable[...
         [1.0, 1.0]
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    structure = jax.tree.structure(shapes)
-    return lambda *given: structure.unflatten(evaluate(traced.jaxpr, traced.consts, *jax.tree.leaves(given)))
+    structure, of_leaves = jax.tree.structure(shapes), _guarded(traced)
+    return lambda *given: structure.unflatten(of_leaves(*jax.tree.leaves(given)))
 
 
-def evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[Any]:
+def _guarded(jaxpr: Any) -> Callable[..., list[Any]]:
     """The results of a traced function, its operations guarded."""
-    values = every_value(jaxpr, constants, arguments)
-    return [read(values, variable) for variable in jaxpr.outvars]
+    traced = as_closed(jaxpr)
+
+    def results(*arguments: Any) -> list[Any]:
+        values = every_value(traced.jaxpr, traced.consts, arguments)
+        return [read(values, variable) for variable in traced.jaxpr.outvars]
+
+    return results
 
 
 def every_value(jaxpr: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> dict[Any, Any]:
@@ -68,11 +72,6 @@ def read(values: dict[Any, Any], atom: Any) -> Any:
     if isinstance(atom, Literal):
         return jnp.asarray(atom.val, jnp.result_type(atom.aval))
     return values[atom]
-
-
-def as_closed(jaxpr: Any) -> ClosedJaxpr:
-    """The function that an operation's parameter holds."""
-    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, [])
 
 
 def slopes_of(equation: Any, operands: Sequence[Any]) -> list[Array]:
@@ -94,12 +93,12 @@ def _apply(equation: Any, operands: list[Any]) -> list[Any]:
     bind = functools.partial(equation.primitive.bind, **params)
     if name in _GUARDED and jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating):
         return [_strong(bind, *operands)]
-    if name in CALLS:
-        return _function(params[CALLS[name]])(*operands)
+    if (inside := called(equation)) is not None:
+        return _guarded(inside)(*operands)
     if name == "cond":
-        return jax.lax.switch(operands[0], [_function(branch) for branch in params["branches"]], *operands[1:])
+        return jax.lax.switch(operands[0], list(map(_guarded, params["branches"])), *operands[1:])
     if name == "scan":
-        body, fixed, carried = _function(params["jaxpr"]), params["num_consts"], params["num_carry"]
+        body, fixed, carried = _guarded(params["jaxpr"]), params["num_consts"], params["num_carry"]
 
         def step(carry: list[Any], rows: list[Any]) -> tuple[list[Any], list[Any]]:
             found = body(*operands[:fixed], *carry, *rows)
@@ -110,16 +109,11 @@ def _apply(equation: Any, operands: list[Any]) -> list[Any]:
         return [*carry, *rows]
     if name.startswith("custom_"):  # whose derivative is its author's: taken as it is
         given = {v: x for v, x in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)}
-        called = as_closed(params.get("call_jaxpr", params.get("fun_jaxpr"))).jaxpr
-        alone = called.replace(constvars=(), invars=[*given], outvars=equation.outvars, eqns=[equation])
+        inner = as_closed(params.get("call_jaxpr", params.get("fun_jaxpr"))).jaxpr
+        alone = inner.replace(constvars=(), invars=[*given], outvars=equation.outvars, eqns=[equation])
         return list(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values()))
     found = bind(*operands)
     return list(found) if equation.primitive.multiple_results else [found]
-
-
-def _function(jaxpr: Any) -> Callable[..., list[Any]]:
-    traced = as_closed(jaxpr)
-    return functools.partial(evaluate, traced.jaxpr, traced.consts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -135,10 +129,10 @@ def _strong_backward(bind: Callable[..., Array], operands: Sequence[Any], cotang
     def product(operand: Any, slope: Array) -> Any:
         if not jnp.issubdtype(operand.dtype, jnp.floating):  # an integer exponent
             return np.zeros(operand.shape, jax.dtypes.float0)
-        pulled = jnp.where((cotangent == 0) & ~jnp.isfinite(slope), 0.0, cotangent * slope)
-        shape = operand.shape or (1,) * pulled.ndim
-        repeated = tuple(axis for axis, size in enumerate(shape) if size != pulled.shape[axis])
-        return jnp.sum(pulled, axis=repeated, keepdims=True).reshape(operand.shape)
+        products = jnp.where((cotangent == 0) & ~jnp.isfinite(slope), 0.0, cotangent * slope)
+        shape = operand.shape or (1,) * products.ndim
+        repeated = tuple(axis for axis, size in enumerate(shape) if size != products.shape[axis])
+        return jnp.sum(products, axis=repeated, keepdims=True).reshape(operand.shape)
 
     return tuple(map(product, operands, _slopes(bind, operands, cotangent.shape)))
 

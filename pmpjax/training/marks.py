@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array, PyTree
 
-from pmpjax.training.guarded import CALLS, INFINITE_SLOPES, as_closed, every_value, read, slopes_of
+from pmpjax.control.tracing import called
+from pmpjax.training.guarded import INFINITE_SLOPES, every_value, read, slopes_of
 
 _ELEMENTWISE = INFINITE_SLOPES | {
     *("add", "add_any", "sub", "mul", "neg", "square", "exp", "exp2", "expm1", "tanh", "logistic", "abs", "erf"),
@@ -75,9 +76,8 @@ def _backward(jaxpr: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any], 
 def _operand_marks(equation: Any, operands: list[Any], outputs: list[Mark]) -> list[Mark]:
     """The marks of an operation's operands from those of its results."""
     name, params = equation.primitive.name, equation.params
-    if name in CALLS:
-        inner = as_closed(params[CALLS[name]])
-        return _backward(inner.jaxpr, inner.consts, operands, outputs)
+    if (inside := called(equation)) is not None:
+        return _backward(inside.jaxpr, inside.consts, operands, outputs)
     if name == "cond":
         branches = [functools.partial(_backward, inner.jaxpr, inner.consts) for inner in params["branches"]]
         return [_mixed(outputs, operands[0]), *jax.lax.switch(operands[0], branches, operands[1:], outputs)]

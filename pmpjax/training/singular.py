@@ -1,7 +1,7 @@
 """Where an optimizer's update has no derivative: the norm of a zero gradient, the root of a second moment that is zero.
 
 Automatic differentiation multiplies local slopes. At such a point one of them is infinite, and what it multiplies is
-zero: the product is NaN although the update may have a derivative there. `pull_through` decides from slopes alone:
+zero: the product is NaN although the update may have a derivative there. `update_vjp` decides from slopes alone:
 
 1. Plain automatic differentiation, wherever it is finite (`eps_root` set, every ordinary point).
 2. Otherwise the same with 0 * infinity = 0 (`guarded`). That is the derivative wherever the infinite slope does not act
@@ -38,7 +38,7 @@ class Points(NamedTuple):
     asked: bool
 
 
-class Pull(NamedTuple):
+class UpdateVjp(NamedTuple):
     """cotangents: of the update's arguments. singular: like the first of them, True at the coordinates left out."""
 
     cotangents: tuple[PyTree, ...]
@@ -62,9 +62,9 @@ def singular_points(update: Update, *arguments: PyTree) -> Points:
     )
 
 
-def pull_through(
+def update_vjp(
     update: Update, arguments: tuple[PyTree, PyTree, PyTree], cotangent: PyTree, plain: PyTree, points: Points
-) -> Pull:
+) -> UpdateVjp:
     """(d update / d arguments)^T cotangent, as the module says.
 
     Args:
@@ -76,20 +76,20 @@ def pull_through(
         points: what `update` may meet, by `singular_points`.
 
     Returns:
-        Pull. What is not finite for other reasons stays so: a rule without derivatives is no singular point.
+        UpdateVjp. What is not finite for other reasons stays so: a rule without derivatives is no singular point.
 
     Example:
         >>> adam = lambda fixed, g, s, p: jnp.where(fixed, 0.0, g / (jnp.sqrt(g**2) + 1e-8))
         >>> none, at, one = jnp.zeros(2, bool), (jnp.array([0.0, 1.0]), (), ()), jnp.ones(2)
         >>> plain = jax.vjp(lambda *a: adam(none, *a), *at)[1](one)
-        >>> pull = pull_through(adam, at, one, plain, singular_points(adam, none, *at))
-        >>> pull.singular.tolist(), float(pull.cotangents[0][0])
+        >>> found = update_vjp(adam, at, one, plain, singular_points(adam, none, *at))
+        >>> found.singular.tolist(), float(found.cotangents[0][0])
         ([True, False], 0.0)
     """
     gradient, opt_state, params = arguments
     nowhere = jax.tree.map(lambda g: jnp.zeros(g.shape, bool), gradient)
 
-    def careful() -> Pull:
+    def careful() -> UpdateVjp:
         size = trees.largest(gradient)
         copy = guarded(update, nowhere, *arguments)
         marks = singular_coordinates(functools.partial(update, nowhere), *arguments)
@@ -119,12 +119,12 @@ def pull_through(
         found = jax.tree.map(lambda value, kink: jnp.where(kink, 0.0, value), seen.left[0], seen.kinks)
         if points.asked:
             found = jax.tree.map(_limit, found, seen.near, gradient, seen.agree, seen.kinks)
-        return Pull((found, seen.left[1], seen.here[1]), seen.kinks)
+        return UpdateVjp((found, seen.left[1], seen.here[1]), seen.kinks)
 
     ordinary = trees.finite(plain)
     if points.asked:
         ordinary &= jnp.all(jnp.stack([jnp.all(g != 0) for g in jax.tree.leaves(gradient)]))
-    return jax.lax.cond(ordinary, lambda: Pull(plain, nowhere), careful)
+    return jax.lax.cond(ordinary, lambda: UpdateVjp(plain, nowhere), careful)
 
 
 class _Seen(NamedTuple):

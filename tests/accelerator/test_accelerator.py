@@ -19,8 +19,9 @@ import pytest
 import pmpjax as pmp
 from pmpjax import observables as obs
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.train import train
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
+from pmpjax.train import train, train_step
 from pmpjax.train.model import forward_flops
 from tests.oracles import double_precision, relative_error
 
@@ -106,13 +107,13 @@ def test_training_tokens_per_second(accelerated):
     config = DecoderConfig(vocabulary=8_192 if accelerated else 64, compute="bfloat16", **sizes)
     decoder = Decoder(config)
     params = initialise(decoder, jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
-    losses, optimizer = example_losses(decoder), optax.adamw(1e-3)
+    step = train_step(example_losses(decoder), optax.adamw(1e-3), steps_per_call=steps // 2)
     tokens = np.random.default_rng(0).integers(0, config.vocabulary, (batch, length + 1), dtype=np.int32)
     rows = Rows(tokens, np.full(batch, length + 1, np.int32))  # the same each time: it can be learned by heart
 
     def run():
         begin = time.perf_counter()
-        trained = train(losses, optimizer, params, [rows] * steps, steps, steps_per_call=steps // 2)
+        trained = train(step, params, [rows] * steps, steps)
         return trained.losses, time.perf_counter() - begin
 
     run()

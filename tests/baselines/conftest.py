@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise, mean_token_loss
-from pmpjax.train import OptimizerConfig, adamw, train
-from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise, mean_token_loss
+from pmpjax.train import OptimizerConfig, adamw, train, train_step
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 
 class Setting(NamedTuple):
@@ -26,12 +26,13 @@ class Setting(NamedTuple):
         """All rows of a document, and rows without a label until they are as many as the longest document's."""
         table = self.prepared.documents
         rows = np.arange(table.n_rows.max()) + table.first_row[document]
-        rows = np.minimum(rows, len(self.prepared.source_rows) - 1)
+        rows = np.minimum(rows, len(self.prepared.source.tokens) - 1)
         own = self.prepared.source_document[rows] == document
-        return Rows(jnp.asarray(self.prepared.source_rows[rows]), jnp.asarray(self.prepared.source_lengths[rows] * own))
+        taken = self.prepared.source.take(rows)
+        return jax.tree.map(jnp.asarray, taken._replace(lengths=taken.lengths * own))
 
     def dev_rows(self):
-        return Rows(jnp.asarray(self.prepared.dev_rows), jnp.asarray(self.prepared.dev_lengths))
+        return jax.tree.map(jnp.asarray, self.prepared.dev)
 
     def loss(self, params, rows):
         """The mean loss over the labels of all rows, each row predicted from itself alone."""
@@ -67,10 +68,9 @@ def setting(tmp_path_factory) -> Setting:
     prepared = prepared_corpus(tmp_path_factory.mktemp("corpus"), documents=40)
     assert prepared.documents.n_rows.max() > 1
     decoder = Decoder(DecoderConfig(VOCABULARY, 8, 1, 2, 1, 12))
-    rows = Rows(*packed_rows(prepared, np.arange(40)))
+    rows = packed_rows(prepared, np.arange(40))
     trained = train(
-        example_losses(decoder),
-        adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=5)),
+        train_step(example_losses(decoder), adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=5))),
         initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32)),
         scheduled_batches(rows, batch_schedule(len(rows.tokens), 60, 8, seed=0)),
         60,

@@ -16,8 +16,8 @@ END = 0
 
 def corpus(prepared, source, dev):
     """The prepared data with these documents in place of its own."""
-    rows, target = (document_rows([np.append(d, END) for d in part], 3, END) for part in (source, dev))
-    counts = np.bincount(rows.document)
+    (rows, document), (target, _) = (document_rows([np.append(d, END) for d in part], 3, END) for part in (source, dev))
+    counts = np.bincount(document)
     table = prepared.documents._replace(
         ids=np.array([f"d{i}" for i in range(len(source))], object),
         n_tokens=np.array([len(d) + 1 for d in source]),
@@ -26,11 +26,9 @@ def corpus(prepared, source, dev):
     )
     return prepared._replace(
         documents=table,
-        source_rows=rows.tokens,
-        source_lengths=rows.lengths,
-        source_document=rows.document,
-        dev_rows=target.tokens,
-        dev_lengths=target.lengths,
+        source=rows,
+        source_document=document,
+        dev=target,
         end_of_document=END,
     )
 
@@ -77,7 +75,7 @@ def test_buckets_are_even_tell_orders_and_word_orders_apart_and_are_the_same_in_
 
 
 def test_the_targets_language_is_preferred_and_the_test_split_is_not_read(setting):
-    prepared = setting.prepared._replace(test_rows=None, test_lengths=None)
+    prepared = setting.prepared._replace(test=None)
     assert setting.preferred(dsir()(prepared, jax.random.key(0))) == 1
     assert setting.preferred(dsir(mean=True, orders=(2,))(prepared, jax.random.key(0))) > 0.95
 

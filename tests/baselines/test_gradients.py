@@ -8,11 +8,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from pmpjax.baselines.gradients import adam_moments, draw_sketch, gradient_similarity, project
-from pmpjax.models import Rows, parameter_count
+from pmpjax.data import Rows
+from pmpjax.models import parameter_count
 
 
 def row_gradient(setting, row):
-    rows = Rows(jnp.asarray(setting.prepared.source_rows[[row]]), jnp.asarray(setting.prepared.source_lengths[[row]]))
+    rows = Rows(jnp.asarray(setting.prepared.source.tokens[[row]]), jnp.asarray(setting.prepared.source.lengths[[row]]))
     return ravel_pytree(setting.gradient(setting.params, rows))[0]
 
 
@@ -26,7 +27,7 @@ def test_without_loss_in_the_projection_a_score_is_the_mean_cosine_of_the_docume
         dimension=size + 5,
         chunk=7,
     )
-    scores = method(prepared._replace(test_rows=None, test_lengths=None), jax.random.key(3))
+    scores = method(prepared._replace(test=None), jax.random.key(3))
     target = ravel_pytree(setting.gradient(setting.params, setting.dev_rows()))[0]
     state = adam_moments(setting.opt_state, setting.params)
     document = int(np.flatnonzero((prepared.documents.n_rows > 1) & (prepared.documents.n_tokens % 12 != 1))[0])
@@ -39,7 +40,7 @@ def test_without_loss_in_the_projection_a_score_is_the_mean_cosine_of_the_docume
             m, v = (0.9 * m + 0.1 * found) / (1 - 0.9**steps), (0.98 * v + 0.02 * found**2) / (1 - 0.98**steps)
             found = m / (jnp.sqrt(v) + 1e-8)
         cosine = found @ target / jnp.linalg.norm(found) / jnp.linalg.norm(target)
-        labels = prepared.source_lengths[row] - 1
+        labels = prepared.source.lengths[row] - 1
         total, weight = total + labels * cosine, weight + labels
     np.testing.assert_allclose(scores[document], total / weight, rtol=1e-4, atol=1e-5)
 
@@ -84,6 +85,7 @@ def test_bad_input_is_named(setting):
     ):
         with pytest.raises(ValueError, match=message):
             similarity(**settings)
-    one = setting.prepared._replace(source_lengths=np.ones_like(setting.prepared.source_lengths))
+    source = setting.prepared.source
+    one = setting.prepared._replace(source=source._replace(lengths=np.ones_like(source.lengths)))
     with pytest.raises(ValueError, match="no document of the source has two tokens"):
         similarity(dimension=8)(one, jax.random.key(0))

@@ -7,8 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from pmpjax.baselines.influence import conjugate_gradient, influence
-from pmpjax.models import Decoder, DecoderConfig, Rows, initialise
-from tests.pds.synthetic import LENGTH, VOCABULARY, prepared_corpus
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, initialise
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 
 def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(setting, float64, tmp_path):
@@ -17,7 +18,7 @@ def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(sett
     params = initialise(decoder, jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))
     params = jax.tree.map(lambda leaf: 2 * leaf.astype(jnp.float64), params)
     flat, unravel = ravel_pytree(params)
-    rows = Rows(jnp.asarray(prepared.source_rows), jnp.asarray(prepared.source_lengths))
+    rows = Rows(jnp.asarray(prepared.source.tokens), jnp.asarray(prepared.source.lengths))
     columns = jax.jit(jax.vmap(lambda v: jax.jvp(lambda p: setting.gradient(p, rows), (params,), (unravel(v),))[1]))
     hessian = jax.vmap(lambda column: ravel_pytree(column)[0])(columns(jnp.eye(len(flat))))
     lowest = float(jnp.linalg.eigvalsh(hessian)[0])
@@ -27,7 +28,7 @@ def test_a_score_is_the_gradients_product_through_the_dense_inverse_hessian(sett
     direction = np.linalg.solve(hessian + damping * np.eye(len(flat)), gradient)
 
     method = influence(decoder, params, damping=damping, iterations=150, tolerance=1e-9, hessian_rows=10_000, chunk=30)
-    scores = np.asarray(method(prepared._replace(test_rows=None, test_lengths=None), jax.random.key(0)))
+    scores = np.asarray(method(prepared._replace(test=None), jax.random.key(0)))
     several = np.flatnonzero(prepared.documents.n_rows > 1)[:2]
     assert len(several) == 2
     for document in (*several, 0, 1):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pmpjax.baselines.instances import document_scores, row_values
-from pmpjax.models import Rows
+from pmpjax.data import Rows
 
 
 def test_values_of_rows_do_not_depend_on_the_chunk():
@@ -17,12 +17,12 @@ def test_values_of_rows_do_not_depend_on_the_chunk():
 
 def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowest_score(setting):
     prepared = setting.prepared
-    lengths = prepared.source_lengths.copy()
+    lengths = prepared.source.lengths.copy()
     lengths[prepared.source_document == 5] = 1
-    prepared = prepared._replace(source_lengths=lengths)
+    prepared = prepared._replace(source=prepared.source._replace(lengths=lengths))
     values = np.random.default_rng(0).normal(size=len(lengths))
     values[lengths == 1] = np.nan  # no label, no weight
-    found = np.asarray(document_scores(prepared, values, "method", "mend"))
+    found = np.asarray(document_scores(prepared, values, "method", "hint"))
     for document in set(range(40)) - {5}:
         rows = np.flatnonzero(prepared.source_document == document)
         labels = np.concatenate([np.full(lengths[row] - 1, values[row]) for row in rows])
@@ -30,4 +30,4 @@ def test_a_document_has_the_mean_of_its_labels_and_one_without_a_label_the_lowes
     assert found[5] == np.delete(found, 5).min()
     values[np.flatnonzero(prepared.source_document == 7)[0]] = np.inf
     with pytest.raises(ValueError, match="method: 1 of 40 scores are not finite, the first of document document-7"):
-        document_scores(prepared, values, "method", "mend")
+        document_scores(prepared, values, "method", "hint")

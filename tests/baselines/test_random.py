@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from pmpjax.baselines.random import random
-from tests.pds.synthetic import prepared_corpus
+from tests.corpora import prepared_corpus
 
 
 def test_every_document_is_kept_equally_often_and_the_key_decides(tmp_path):

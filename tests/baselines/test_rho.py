@@ -18,7 +18,7 @@ def test_without_a_step_in_effect_nothing_is_reducible_and_with_some_the_targets
     )
     np.testing.assert_allclose(still(setting.prepared, jax.random.key(0)), 0, atol=1e-6)
     tuned = rho_loss(setting.decoder, setting.params, steps=15, batch=8, optimizer=GENTLE)
-    prepared = setting.prepared._replace(test_rows=None, test_lengths=None)
+    prepared = setting.prepared._replace(test=None)
     scores = tuned(prepared, jax.random.key(0))
     assert setting.preferred(scores) > 0.9
     np.testing.assert_array_equal(scores, tuned(prepared, jax.random.key(0)))
@@ -42,7 +42,8 @@ def test_a_score_is_the_documents_loss_before_less_the_one_after(setting, monkey
 def test_bad_input_is_named(setting):
     with pytest.raises(ValueError, match="rho_loss: steps is 0"):
         rho_loss(setting.decoder, setting.params, steps=0)
-    empty = setting.prepared._replace(dev_lengths=np.ones_like(setting.prepared.dev_lengths))
+    dev = setting.prepared.dev
+    empty = setting.prepared._replace(dev=dev._replace(lengths=np.ones_like(dev.lengths)))
     with pytest.raises(ValueError, match=r"the target's dev split has .* none of two tokens"):
         rho_loss(setting.decoder, setting.params)(empty, jax.random.key(0))
     broken = jax.tree.map(lambda leaf: leaf * np.nan, setting.params)

@@ -178,7 +178,7 @@ def test_linearized_stores_neither_what_is_constant_nor_what_is_an_argument(axes
 
 
 def test_adjoints_refuse_sizes_below_one():
-    with pytest.raises(ValueError, match=r"Checkpointed\(segment=0\): expected at least 1"):
+    with pytest.raises(ValueError, match=r"segment=0"):
         pmp.Checkpointed(segment=0)
-    with pytest.raises(ValueError, match=r"Binomial\(slots=0\): expected at least 1"):
+    with pytest.raises(ValueError, match=r"slots=0"):
         pmp.Binomial(slots=0)

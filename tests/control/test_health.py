@@ -109,3 +109,35 @@ def test_an_ordinary_sweep_raises_no_alarm(float64):
     assert health.describe().startswith("finite") and ";" in health.describe() and "lower" not in health.describe()
     np.testing.assert_allclose(health.state_sizes[0], np.max(np.abs(plant.x0.params["unit"])))
     assert health.norms.shape == health.state_sizes.shape == (STEPS + 1,) and health.parameter_norms.shape == (STEPS,)
+
+
+# Dynamics that are no training
+
+
+def swept(step, start, steps, inputs=None):
+    problem = pmp.Problem(pmp.Dynamics(jnp.asarray, step), pmp.Cost(terminal=lambda x: x))
+    run = jax.jit(lambda x, u: pmp.costate(problem, x, u, inputs, adjoint=pmp.StoreAll(), observe=obs.control_gradient))
+    return run(start, jnp.ones(steps)).health
+
+
+def test_a_diverging_state_is_a_status_with_its_step():
+    """x_{t+1} = 1e15 x_t: 1e30 at t = 2, beyond float32 at t = 3."""
+    check(swept(lambda x, u, w: 1e15 * x * u, 1.0, 6), pmp.Status.STATE_NOT_FINITE, 3, hint=True)
+
+
+def test_a_diverging_costate_is_a_status_with_its_step():
+    """x stays zero and the costate grows by 1e15 a step: 1e30 at t = 4, beyond float32 at t = 3, of T = 6."""
+    health = swept(lambda x, u, w: 1e15 * x * u, 0.0, 6)
+    check(health, pmp.Status.COSTATE_NOT_FINITE, 3, hint=True)
+    np.testing.assert_allclose(health.norms[5:], [1e15, 1.0], rtol=1e-6)
+
+
+def test_a_plant_unstable_for_its_costate_is_told_to_lower_the_step():
+    """A step of 30 on curvature 2: theta stays between two examples, the costate grows 59-fold a step."""
+    dynamics = pmp.training_dynamics(lambda params, batch: (params - batch) ** 2, optax.sgd(30.0))
+    problem = pmp.Problem(dynamics, pmp.terminal_loss(lambda params: params))
+    batches = jnp.tile(jnp.array([1.0, -1.0]), (6, 1))
+    health = pmp.costate(problem, dynamics.init(0.0), jnp.full((6, 2), 0.5), batches, adjoint=pmp.StoreAll()).health
+    assert int(health.status) == pmp.Status.OK and health.explodes
+    assert health.growth == pytest.approx(59.0**5, rel=1e-4)
+    assert "unstable" in health.describe() and "lower the step size" in health.describe()

@@ -97,7 +97,7 @@ def test_box_is_coordinatewise(float64):
     v = random_points()
     expected = [[min(max(x, low), high) for x, low, high in zip(row, LOWER, UPPER, strict=True)] for row in v]
     np.testing.assert_array_equal(PROJECTIONS["box"](jnp.asarray(v)), np.asarray(expected))
-    with pytest.raises(ValueError, match=r"lower bound 2.0 exceeds upper bound 1.0"):
+    with pytest.raises(ValueError, match=r"box.*2\.0.*1\.0"):
         pmp.prox.box(2.0, 1.0)
 
 
@@ -181,14 +181,14 @@ def test_violation_measures_how_far_outside():
         assert not np.isfinite(float(prox.violation(jnp.array([0.5, jnp.nan, 0.5, 0.0]))))
 
 
-def test_check_feasible_names_leaf_finding_and_mend():
+def test_check_feasible_names_leaf_and_set():
     good = {"a": pmp.uniform(2, 3), "b": pmp.uniform(2, 4)}
     check_feasible(pmp.prox.simplex, good)
-    with pytest.raises(ValueError, match=r"controls\['b'\] lies 0\.25 outside the set 'simplex'.*pmpjax\.uniform"):
+    with pytest.raises(ValueError, match=r"controls\['b'\] .*0\.25 .*'simplex'.*pmpjax\.uniform"):
         check_feasible(pmp.prox.simplex, {**good, "b": jnp.array([[0.25, 1.0, -0.25]])})
-    with pytest.raises(ValueError, match=r"controls\['a'\] is not finite, first at index \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"controls\['a'\] .*\(1, 2\)"):
         check_feasible(pmp.prox.identity, {**good, "a": good["a"].at[1, 2].set(jnp.nan)})
-    with pytest.raises(ValueError, match=r"controls lies 1 outside the set 'box\(0.0, 1.0\)' \(smallest entry -1\)"):
+    with pytest.raises(ValueError, match=r"controls .*1 .*'box\(0.0, 1.0\)'.*-1"):
         check_feasible(pmp.prox.box(0.0, 1.0), jnp.array([-1.0, 0.5]))
 
 

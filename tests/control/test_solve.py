@@ -174,7 +174,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, solver, stored, done_before):
     states = []
 
     def go(sweeps, **more):
-        observe = {"worth": obs.contributions}
+        observe = {"contributions": obs.contributions}
         return pmp.solve(problem, x0, controls, None, solver, sweeps=sweeps, observe=observe, **FAST, **more)
 
     whole = go(12, callback=lambda progress: states.append(progress.state))
@@ -184,7 +184,10 @@ def test_a_run_resumes_bit_for_bit(tmp_path, solver, stored, done_before):
         assert rest.history == whole.history[done:]
         same = jax.tree.map(lambda a, b: np.array_equal(a, b) and a.dtype == b.dtype, rest.state, whole.state)
         assert all(jax.tree.leaves(same))
-        assert np.array_equal(rest.seen["worth"]["u"], whole.seen["worth"]["u"]) and rest.value == whole.value
+        assert (
+            np.array_equal(rest.seen["contributions"]["u"], whole.seen["contributions"]["u"])
+            and rest.value == whole.value
+        )
 
 
 def test_progress_and_observables_are_of_the_best_controls(float64):
@@ -282,18 +285,18 @@ def test_a_weight_that_is_zero_or_underflows_returns_under_mirror_descent():
 
 def test_solvers_refuse_sets_that_they_cannot_step_on():
     problem, x0, controls = quadratic(pmp.prox.identity)
-    with pytest.raises(ValueError, match=r"FrankWolfe needs a compact set.*'identity'; use prox\.simplex or prox\.box"):
+    with pytest.raises(ValueError, match=r"FrankWolfe.*'identity'.*prox\.box"):
         pmp.solve(problem, x0, controls, None, pmp.FrankWolfe())
     box = problem._replace(prox=pmp.prox.box(0.0, 1.0))
-    with pytest.raises(ValueError, match=r"MirrorDescent steps on the simplex, but .*'box\(0.0, 1.0\)'; use Problem"):
+    with pytest.raises(ValueError, match=r"MirrorDescent.*'box\(0.0, 1.0\)'.*prox\.simplex"):
         pmp.solve(box, x0, controls, None, pmp.MirrorDescent())
 
 
 @pytest.mark.parametrize("solver", [pmp.ProximalGradient, pmp.MirrorDescent, pmp.FrankWolfe])
 def test_solvers_refuse_senseless_numbers(solver):
-    with pytest.raises(ValueError, match=r"grow 0\.5 and shrink 0\.4: expected grow >= 1"):
+    with pytest.raises(ValueError, match=r"grow 0\.5"):
         solver(grow=0.5)
-    with pytest.raises(ValueError, match=r"shrink 1\.5: expected"):
+    with pytest.raises(ValueError, match=r"shrink 1\.5"):
         solver(shrink=1.5)
-    with pytest.raises(ValueError, match=r"step -1\.0: expected a positive one"):
+    with pytest.raises(ValueError, match=r"step -1\.0"):
         solver(step=-1.0)

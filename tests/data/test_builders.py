@@ -4,10 +4,9 @@ import sys
 
 import pytest
 
-from pmpjax.data import Budget, Document, SourceError, read_source
+from pmpjax.data import Budget, SourceError, read_source
 from pmpjax.data.builders import write_tfds
-from pmpjax.data.sources import hold_out
-from pmpjax.data.stories import generate_stories
+from pmpjax.data.sources.stories import generate_stories
 
 BUDGET = Budget(docstring=60_000, code=40_000, readme=5_000, changelog=1_000, licence=5_000, data=5_000)
 
@@ -71,19 +70,3 @@ def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path):
     for name in ("default", "///"):
         with pytest.raises(SourceError, match=f"{name!r} is no name"):
             write_tfds("story-grammar:20", tmp_path, name=name)
-
-
-def documents(groups):
-    return [Document(f"{group}{i}", "text", f"{group}.txt:{i}", group) for i, group in enumerate(groups)]
-
-
-def test_files_are_not_torn_unless_there_is_no_other_way():
-    train, heldout = hold_out(documents("aaaaabbbbbccddeeff"), 0.3)
-    assert heldout and not {d.group for d in train} & {d.group for d in heldout}
-    assert hold_out(documents("abcdefghij"), 0.3, seed=1) != hold_out(documents("abcdefghij"), 0.3)
-    for found, count in ((documents("a" * 20), 4), (documents("ab"), 1)):
-        train, heldout = hold_out(found, 0.2)
-        assert len(heldout) == count and len(train) + count == len(found)
-    for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=f"share is {share}"):
-            hold_out(documents("ab"), share)

@@ -216,7 +216,7 @@ def test_shards_and_lengths_of_another_set_do_not_fit(parts, tmp_path):
     write_tokens(tmp_path, "z", [part[::2] if len(part) > 80 else part for part in parts], lengths=True)
     write_tokens(tmp_path, "w", parts)
     for file, message in (
-        ("y-00000-of-00001.arrayrecord", "has 59 records, its index says 60"),
+        ("y-00000-of-00001.arrayrecord", "has 59 records, its index has 60"),
         ("y.lengths.npy", "has the lengths of 59 documents, the index has 60"),
         ("z.lengths.npy", r"x\.lengths\.npy gives .* tokens, the index"),
     ):
@@ -228,7 +228,7 @@ def test_shards_and_lengths_of_another_set_do_not_fit(parts, tmp_path):
         target.write_bytes(before)
     (tmp_path / "z-00000-of-00001.arrayrecord").replace(tmp_path / "x-00000-of-00001.arrayrecord")
     other = PackedRows(tmp_path, "x", 8)
-    with pytest.raises(SourceError, match=r"record \d+ has \d+ bytes, its index says"):
+    with pytest.raises(SourceError, match=r"record \d+ has \d+ bytes, its index has"):
         list(map(other.__getitem__, range(len(other))))
     with pytest.raises(SourceError, match=r"w\.lengths\.npy cannot be read"):
         PackedRows(tmp_path, "w", 8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmpjax.data import train_tokenizer
-from pmpjax.data.stories import generate_stories
+from pmpjax.data.sources.stories import generate_stories
 from pmpjax.data.tokenizer import encode
 from pmpjax.evaluation.ngrams import KneserNey, _discounts, bits_per_byte
 

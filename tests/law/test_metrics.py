@@ -1,15 +1,11 @@
-"""Acceleration ratio, area, spread, scaling law and group weights, against their definitions."""
+"""Acceleration ratio and spread, against their definitions."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pmpjax as pmp
-from pmpjax.law import policies, problems
 from pmpjax.law.metrics import acceleration_ratio, spread
-from pmpjax.law.scaling import fit_scaling_law
-from pmpjax.law.watch import watch
 
 
 def test_acceleration_ratio_of_a_time_scaled_curve_is_the_scale():
@@ -21,79 +17,6 @@ def test_acceleration_ratio_of_a_time_scaled_curve_is_the_scale():
     assert acceleration_ratio(np.zeros(1001), baseline) == 1000.0, "reached at once counts as one step"
 
 
-@pytest.mark.parametrize(("floor", "scale", "exponent"), [(0.1, 5.0, 0.8), (0.0, 0.3, 0.2), (0.4, 20.0, 1.5)])
-def test_scaling_law_is_recovered(floor, scale, exponent):
-    noise = np.random.default_rng(0).normal(size=2001) * 1e-3
-    steps = np.maximum(np.arange(2001), 1)
-    curve = (floor + (scale / steps) ** exponent) * np.exp(noise)
-    fitted = fit_scaling_law(curve)
-    np.testing.assert_allclose(fitted(steps[10:]), curve[10:], rtol=0.01)
-    assert fitted.exponent == pytest.approx(exponent, rel=0.05) and fitted.r2 > 0.999
-
-
-@pytest.mark.parametrize(("curve", "message"), [(np.ones(5), "too few"), (np.full(50, np.nan), "nan at step 0")])
-def test_scaling_law_refuses_what_it_cannot_fit(curve, message):
-    with pytest.raises(ValueError, match=message):
-        fit_scaling_law(curve)
-
-
-@pytest.fixture(scope="module")
-def swept():
-    """One costate sweep over a small problem with a policy that is not uniform."""
-    config = problems.PerceptronProblem(dimension=8, train=24, dev=12, test=10, steps=7)
-    drawn = problems.draw(config, seed=0)
-    problem = problems.control_problem(config, drawn)
-    x0 = problem.dynamics.init(drawn.params)
-    policy = jax.nn.softmax(jax.random.normal(jax.random.key(0), (7, 24)))
-    sweep = jax.jit(lambda u: pmp.costate(problem, x0, u, drawn.train, observe=watch(drawn, stride=3)))(policy)
-    states = pmp.rollout(problem, x0, policy, drawn.train, record=lambda state: state.params).record
-    return config, drawn, problem, x0, policy, sweep.seen, states
-
-
-def weighted_spread(worths, weights):
-    used = [np.sqrt(np.average((q - np.average(q, weights=u)) ** 2, weights=u)) for q, u in zip(worths, weights)]  # noqa: B905
-    return np.sum(used) / np.sum([np.sqrt(np.mean(q**2)) for q in worths])
-
-
-def test_watched_curves_are_those_of_a_rollout(swept):
-    _, drawn, _, _, _, seen, states = swept
-    for name in ("dev", "test"):
-        expected = [problems.mean_loss(params, getattr(drawn, name)) for params in states[:-1]]
-        np.testing.assert_allclose(seen[name], expected, rtol=1e-5)
-
-
-def test_kkt_spread_is_that_of_the_objectives_gradient(swept):
-    _, drawn, problem, x0, policy, seen, _ = swept
-    worth = -jax.grad(lambda u: pmp.objective(problem, x0, u, drawn.train))(policy)
-    expected = weighted_spread(np.asarray(worth)[::3], np.asarray(policy)[::3])
-    assert spread(seen["kkt"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_law_spread_is_that_of_the_inner_products_with_the_desired_gradient(swept):
-    _, drawn, _, _, policy, seen, states = swept
-    each = jax.vmap(
-        jax.grad(lambda params, x, y: problems.losses(params, problems.Examples(x[None], y[None]))[0]), (None, 0, 0)
-    )
-    worths = [
-        np.asarray(each(params, *drawn.train) @ jax.grad(problems.mean_loss)(params, drawn.dev))
-        for params in states[:7:3]
-    ]
-    expected = weighted_spread(worths, np.asarray(policy)[::3])
-    assert spread(seen["law"]) == pytest.approx(expected, rel=1e-4)
-    assert spread(seen["law"]) != pytest.approx(spread(seen["kkt"]), rel=1e-2), "the two are different statements"
-
-
-def test_equal_worth_has_no_spread():
-    worth = jnp.array([2.0, 2.0, -5.0])
-    assert spread(pmp.spread_of(worth[None], jnp.array([[0.3, 0.7, 0.0]]))) == 0.0
-
-
-def test_groups_partition_the_examples_and_their_weights_average_to_one(swept):
-    _, drawn, _, _, policy, seen, states = swept
-    masks = policies.groups(drawn.teacher, drawn.train, drawn.noisy)
-    assert np.array_equal(masks.sum(0), np.ones(24)) and np.array_equal(masks[0], drawn.noisy)
-    assert masks[1].sum() > 0 and masks[2].sum() > 0
-    found = policies.relative_weights(policy[0], masks)
-    assert float(found @ masks.mean(1)) == pytest.approx(1.0, rel=1e-5)
-    expected = policies.relative_weights(policy[3], policies.groups(states[3], drawn.train, drawn.noisy))
-    np.testing.assert_allclose(seen["groups"][1], expected, rtol=1e-5)
+def test_equal_contributions_have_no_spread():
+    contributions = jnp.array([2.0, 2.0, -5.0])
+    assert spread(pmp.spread_of(contributions[None], jnp.array([[0.3, 0.7, 0.0]]))) == 0.0

@@ -33,17 +33,8 @@ def test_sizes_and_moments_are_the_papers():
 def test_seeds_are_reproducible_and_parts_independent():
     one, same, other = (draw(PerceptronProblem(), seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(one.train.x, same.train.x) and not np.array_equal(one.train.x, other.train.x)
-    resized = draw(PerceptronProblem(holdout=7, dev=30), seed=3)
+    resized = draw(PerceptronProblem(dev=30, steps=7), seed=3)
     assert np.array_equal(one.train.x, resized.train.x) and np.array_equal(one.test.x, resized.test.x)
-
-
-def test_shift_moves_the_desired_inputs_by_its_length_and_leaves_the_training_set():
-    plain, shifted = (draw(PerceptronProblem(shift=shift), seed=0) for shift in (0.0, 2.0))
-    for name in ("dev", "test"):
-        moved = np.asarray(getattr(shifted, name).x - getattr(plain, name).x)
-        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 2.0, rtol=1e-5)
-    assert np.array_equal(plain.train.x, shifted.train.x)
-    assert np.array_equal(labels_of_teacher(shifted, shifted.dev), np.asarray(shifted.dev.y, bool))
 
 
 def test_losses_are_binary_cross_entropy_from_logits():
@@ -53,7 +44,7 @@ def test_losses_are_binary_cross_entropy_from_logits():
     np.testing.assert_allclose(problems.losses(params, drawn.train), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_of_the_plant_is_gradient_descent_on_the_weighted_loss():
+def test_a_step_of_training_is_gradient_descent_on_the_weighted_loss():
     config = PerceptronProblem(train=16, steps=1)
     drawn = draw(config, seed=0)
     problem = problems.control_problem(config, drawn)

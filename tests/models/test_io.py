@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pmpjax.data import train_tokenizer
+from pmpjax.data import Rows, train_tokenizer
 from pmpjax.models import (
     Decoder,
     DecoderConfig,
-    Rows,
     generate,
     load_pretrained,
     mean_token_loss,

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pmpjax.data import Rows
 from pmpjax.models import (
     PRESETS,
     Decoder,
     DecoderConfig,
-    Rows,
     empty_cache,
     example_losses,
     generate,

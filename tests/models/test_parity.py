@@ -14,18 +14,9 @@ import jax
 import jax.numpy as jnp
 from safetensors.numpy import load_file
 
-from pmpjax.data import load_tokenizer, train_tokenizer
+from pmpjax.data import Rows, load_tokenizer, train_tokenizer
 from pmpjax.data.tokenizer import encode
-from pmpjax.models import (
-    Decoder,
-    DecoderConfig,
-    Rows,
-    generate,
-    load_pretrained,
-    mean_token_loss,
-    recorded,
-    save_pretrained,
-)
+from pmpjax.models import Decoder, DecoderConfig, generate, load_pretrained, mean_token_loss, recorded, save_pretrained
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

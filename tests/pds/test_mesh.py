@@ -14,7 +14,7 @@ import pytest
 
 from pmpjax.pds import PDSConfig, run_stage
 from pmpjax.train import MeshConfig
-from tests.pds.synthetic import write_texts
+from tests.corpora import write_sources
 from tests.pds.test_pipeline import config
 
 STAGES = ("proxy", "solve", "fit", "score")
@@ -51,8 +51,7 @@ def found_in(out: Path):
 
 @pytest.mark.slow
 def test_a_mesh_changes_nothing_but_rounding(tmp_path):
-    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
-        write_texts(tmp_path / f"{name}.jsonl", language, count, seed)
+    write_sources(tmp_path)
     one, four = tmp_path / "one", tmp_path / "four"
     run_stage(settings(tmp_path, "1,1,1"), one, "prepare")  # on the host, whatever the devices
     shutil.copytree(one, four)

@@ -4,33 +4,27 @@ import dataclasses
 import functools
 import html
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.cli import main
-from pmpjax.data import load_prepared
 from pmpjax.pds import PDSConfig, checks, pipeline, run, run_stage
 from pmpjax.pds.checks import check_scores
-from pmpjax.pds.config import TextConfig
-from pmpjax.pds.stages import receding
+from pmpjax.pds.pipeline import PIPELINE, STAGES
+from pmpjax.pds.stages.prepare import PrepareConfig
 from pmpjax.pds.stages.pretrain import PretrainConfig
 from pmpjax.pds.stages.proxy import ProxyConfig
 from pmpjax.pds.stages.select import SelectConfig, load_selections
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.table import stages_of
-from pmpjax.runs import RunError, open_run, stored_config, write_json
-from pmpjax.scoring.regressor import FitConfig, build_fit
+from pmpjax.pds.sweep.problem import SolveConfig
+from pmpjax.runs import RunError, read_json, stored_config, write_json
+from pmpjax.scoring.regressor import FitConfig
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import Recorder, write_texts
+from tests.corpora import write_sources
+from tests.killing import compilations_kept, kill, start
 
 RATE = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
 
@@ -39,11 +33,11 @@ def config(folder):
     return PDSConfig(
         source=(str(folder / "wanted.jsonl"), str(folder / "other.jsonl")),
         target=str(folder / "target.jsonl"),
-        prepare=TextConfig(vocabulary=300, length=32),
+        prepare=PrepareConfig(vocabulary=300, length=32),
         model=ModelConfig(width=16, layers=1, heads=2, key_value_heads=1, hidden=32),
         proxy=ProxyConfig(steps=12, batch=8, optimizer=RATE, save_every=4),
         solve=SolveConfig(instances=96, minimum_tokens=8, steps=8, batch=8, dev_batch=8),
-        select=SelectConfig(ratio=0.4, falling=("pds",)),
+        select=SelectConfig(ratio=0.4, repeat_by_rank=("pds",)),
         fit=FitConfig(epochs=4, batch=8, optimizer=RATE, save_every=10),
         pretrain=PretrainConfig(
             steps=40, batch=8, optimizer=RATE, evaluate_every=4, dev_rows=16, test_rows=16, save_every=8
@@ -53,16 +47,14 @@ def config(folder):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    for seed, (name, language, count) in enumerate((("wanted", 0, 60), ("other", 1, 90), ("target", 0, 40))):
-        write_texts(folder / f"{name}.jsonl", language, count, seed)
-    return folder
+    return write_sources(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    return out, run(config(corpus), out)
+    with compilations_kept(corpus / "cache"):
+        return out, run(config(corpus), out)
 
 
 def test_the_selection_finds_the_targets_language_and_pays(corpus, whole):
@@ -77,7 +69,7 @@ def test_the_selection_finds_the_targets_language_and_pays(corpus, whole):
 
 def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
     out, metrics = whole
-    stored = json.loads((out / "metrics.json").read_text())
+    stored = read_json(out / "metrics.json")
     assert {
         "speedup",
         "final_target_loss",
@@ -99,9 +91,9 @@ def test_metrics_have_the_documented_keys_and_the_page_the_verdict(whole):
 
 def test_the_page_shows_what_the_stages_found(whole):
     out, metrics = whole
-    page = (out / "report" / "report.html").read_text()
+    page = html.unescape((out / "report" / "report.html").read_text())
     for text in (
-        html.escape(metrics["verdict"]),
+        metrics["verdict"],
         "consistency",
         "Frank-Wolfe gap",
         "best</th><th>worst",
@@ -144,7 +136,6 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
-from tests.pds.test_pipeline import config
 from pmpjax.pds.pipeline import run
 run(config(Path(sys.argv[1])), Path(sys.argv[2]))
 """
@@ -153,18 +144,12 @@ run(config(Path(sys.argv[1])), Path(sys.argv[2]))
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_training_goes_on_to_the_same_results(corpus, whole, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(corpus), str(out)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 240
     checkpoints = out / "pretrain.partial" / "pds-0-checkpoints" / "constant"
-    while not list(checkpoints.glob("*[0-9]")):
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # polls the other process
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(start("-c", SCRIPT, corpus, out, cache=corpus / "cache"), lambda: bool(list(checkpoints.glob("*[0-9]"))))
     assert not (out / "pretrain").exists() and not (out / "metrics.json").exists()
 
-    resumed = run(config(corpus), out)
+    with compilations_kept(corpus / "cache"):
+        resumed = run(config(corpus), out)
     assert_equal_runs(whole, (out, resumed))
     written = (out / "metrics.json").stat().st_mtime_ns
     params = (out / "pretrain" / "pds-0-params.npz").stat().st_mtime_ns
@@ -193,24 +178,24 @@ def assert_equal_runs(one, other):
 
 
 @pytest.mark.slow
-def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole, tmp_path):
+def test_baselines_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole, tmp_path):
     out = tmp_path / "run"
-    rivals = ("dsir", "gradient-similarity")
+    baselines = ("dsir", "gradient-similarity")
     short = dataclasses.replace(config(corpus).pretrain, steps=12, evaluate_every=2)
-    wanted = dataclasses.replace(config(corpus), rivals=rivals, seeds=2, pretrain=short)
+    wanted = dataclasses.replace(config(corpus), baselines=baselines, seeds=2, pretrain=short)
     with pytest.raises(RunError, match=r"seeds: 1 before, 2 now.*--stages-from"):
         run(wanted, whole[0])
     with pytest.raises(RunError, match="no run directory"):
         run(wanted, out, tmp_path)
     assert not out.exists()
     metrics = run(wanted, out, whole[0])
-    manifests = {name: [folder / name / "manifest.json" for folder in (out, whole[0])] for name in stages_of(wanted)}
-    same = {name for name, (new, old) in manifests.items() if old.exists() and new.samefile(old)}
-    assert same == {"prepare", "proxy", "solve", "fit", "score"}, "rivals and seeds leave these as they are"
+    manifests = [(name, out / name / "manifest.json", whole[0] / name / "manifest.json") for name in STAGES]
+    same = {name for name, new, old in manifests if old.exists() and new.samefile(old)}
+    assert same == {"prepare", "proxy", "solve", "fit", "score"}, "baselines and seeds leave these as they are"
 
-    table = json.loads((out / "compare.json").read_text())
-    assert table == json.loads((out / "metrics.json").read_text())["comparison"]
-    methods = {"pds", "random", *rivals}
+    table = read_json(out / "compare.json")
+    assert table == read_json(out / "metrics.json")["comparison"]
+    methods = {"pds", "random", *baselines}
     assert set(table) == set(metrics["final_target_loss"]) == methods
     assert table["dsir"]["mean"] < table["random"]["mean"]
     assert table["random"]["seconds"] == 0 < table["dsir"]["seconds"] < table["gradient-similarity"]["seconds"]
@@ -228,7 +213,7 @@ def test_rivals_are_trained_alike_and_tabled_from_the_same_scores(corpus, whole,
 
 FIRST = ("prepare", "proxy", "solve", "fit", "score")
 ALL = (*FIRST, "select", "pretrain", "evaluate", "report")
-RIVALS = ("dsir", "rho-loss")
+BASELINES = ("dsir", "rho-loss")
 
 
 @pytest.fixture
@@ -238,19 +223,11 @@ def built(monkeypatch):
 
     def build(name, stage, work):
         names.append(name)
-        inputs = {other: (work.folders[other] / "made.json") for other in stage.inputs if other in work.folders}
-        made = {"config": stage.decided(work.config)} | {
-            other: json.loads(path.read_text()) for other, path in inputs.items()
-        }
-        write_json(work.folder / "made.json", made)
+        made = {other: read_json(work.folders[other] / "made.json") for other in stage.inputs if other in work.folders}
+        write_json(work.folder / "made.json", {"config": stage.decided(work.config), **made})
 
-    def stages(config):
-        return {
-            name: stage._replace(build=functools.partial(build, name, stage))
-            for name, stage in stages_of(config).items()
-        }
-
-    monkeypatch.setattr(pipeline, "stages_of", stages)
+    table = {name: stage._replace(build=functools.partial(build, name, stage)) for name, stage in STAGES.items()}
+    monkeypatch.setattr(pipeline, "PIPELINE", dataclasses.replace(PIPELINE, table=table))
     monkeypatch.setattr(pipeline, "_finish", lambda *_: {})
     return names
 
@@ -266,30 +243,30 @@ def changed(**changes):
     return settings
 
 
+COMPARED = {"baselines": BASELINES}
+AGAIN = {"receding_horizon": 30}
+
+
 @pytest.mark.parametrize(
     ("before", "now", "taken"),
     [
         ({}, {}, ALL),
         ({}, {"seeds": 5}, FIRST),
         ({}, {"select__ratio": 0.2}, FIRST),
-        ({}, {"rivals": RIVALS}, FIRST),  # select, pretrain, evaluate and report are another's without the rivals
-        ({"seeds": 5}, {"seeds": 5, "rivals": RIVALS}, FIRST),
-        ({}, {"seeds": 5, "rivals": RIVALS}, FIRST),
-        ({}, {"mpc": 30}, (*FIRST, "select", "pretrain")),
-        ({"mpc": 30}, {}, (*FIRST, "select", "pretrain")),
-        ({"mpc": 30}, {"mpc": 60}, (*FIRST, "select", "pretrain")),
-        ({"rivals": RIVALS}, {}, FIRST),
-        ({"rivals": RIVALS}, {"rivals": RIVALS[:1]}, FIRST),
-        ({"rivals": RIVALS}, {"rivals": RIVALS, "select__ratio": 0.2}, (*FIRST, "rivals")),
-        ({"rivals": RIVALS, "mpc": 30}, {"rivals": RIVALS}, (*FIRST, "rivals", "select", "pretrain")),
-        (
-            {"rivals": RIVALS, "mpc": 30},
-            {"rivals": RIVALS, "mpc": 30},
-            (*FIRST, "rivals", *ALL[5:7], "receding", *ALL[7:]),
-        ),
+        ({}, COMPARED, FIRST),  # what comes after reads the baselines: it is another's without them
+        ({"seeds": 5}, {"seeds": 5, **COMPARED}, FIRST),
+        ({}, {"seeds": 5, **COMPARED}, FIRST),
+        ({}, AGAIN, (*FIRST, "select", "pretrain")),
+        (AGAIN, {}, (*FIRST, "select", "pretrain")),
+        (AGAIN, {"receding_horizon": 60}, (*FIRST, "select", "pretrain")),
+        (COMPARED, {}, FIRST),
+        (COMPARED, {"baselines": BASELINES[:1]}, FIRST),
+        (COMPARED, {**COMPARED, "select__ratio": 0.2}, (*FIRST, "baselines")),
+        ({**COMPARED, **AGAIN}, COMPARED, (*FIRST, "baselines", "select", "pretrain")),
+        ({**COMPARED, **AGAIN}, {**COMPARED, **AGAIN}, (*FIRST, "baselines", *ALL[5:7], "receding", *ALL[7:])),
         ({}, {"pretrain__steps": 300}, (*FIRST, "select")),
         ({}, {"fit__epochs": 7}, FIRST[:3]),
-        ({}, {"solve__steps": 8, "rivals": RIVALS}, FIRST[:2]),
+        ({}, {"solve__steps": 8, **COMPARED}, FIRST[:2]),
         ({}, {"seed": 1}, ()),
     ],
 )
@@ -298,7 +275,7 @@ def test_of_a_whole_run_what_is_equal_is_taken_and_nothing_else(before, now, tak
     run(changed(**before), earlier)
     built.clear()
     run(changed(**now), out, earlier)
-    stages = list(stages_of(changed(**now)))
+    stages = list(PIPELINE.stages(changed(**now)))
     assert built == [name for name in stages if name not in taken]
     run(changed(**now), fresh)
     for name in stages:
@@ -315,64 +292,36 @@ def test_a_stage_whose_inputs_were_built_here_is_taken_when_they_came_out_equal(
 
 
 def test_a_run_that_takes_stages_goes_on_after_a_kill(built, tmp_path, monkeypatch):
-    earlier, out, whole = tmp_path / "earlier", tmp_path / "out", changed(rivals=RIVALS)
+    earlier, out, whole = tmp_path / "earlier", tmp_path / "out", changed(baselines=BASELINES)
     run(changed(), earlier)
     built.clear()
-    stages = pipeline.stages_of
+    quick = pipeline.PIPELINE
 
     def killed(_):
         raise KeyboardInterrupt
 
-    for name in ("rivals", "pretrain"):
-
-        def killing(config, name=name):
-            return stages(config) | {name: stages(config)[name]._replace(build=killed)}
-
-        monkeypatch.setattr(pipeline, "stages_of", killing)
+    for name in ("baselines", "pretrain"):
+        killing = quick.table | {name: quick.table[name]._replace(build=killed)}
+        monkeypatch.setattr(pipeline, "PIPELINE", dataclasses.replace(quick, table=killing))
         with pytest.raises(KeyboardInterrupt):
             run(whole, out, earlier)
-    monkeypatch.setattr(pipeline, "stages_of", stages)
+    monkeypatch.setattr(pipeline, "PIPELINE", quick)
     run(whole, out, earlier)
-    assert built == ["rivals", "select", "pretrain", "evaluate", "report"]
+    assert built == ["baselines", "select", "pretrain", "evaluate", "report"]
 
 
 def test_a_stage_by_itself_takes_what_it_reads_from_another_run(built, tmp_path):
-    earlier, out, compared = tmp_path / "earlier", tmp_path / "out", changed(rivals=RIVALS)
+    earlier, out, compared = tmp_path / "earlier", tmp_path / "out", changed(baselines=BASELINES)
     run(changed(), earlier)
     built.clear()
-    with pytest.raises(RunError, match=rf"select reads what rivals makes.*`pmpjax pds rivals --out {out}` first"):
+    with pytest.raises(RunError, match=rf"select reads what baselines makes.*`pmpjax pds baselines --out {out}` first"):
         run_stage(compared, out, "select", earlier)
     assert built == [] and {path.name for path in out.iterdir() if path.is_dir()} == set(FIRST)
-    run_stage(compared, out, "rivals")
+    run_stage(compared, out, "baselines")
     run_stage(compared, out, "select", earlier)
-    assert built == ["rivals", "select"]
+    assert built == ["baselines", "select"]
     other = tmp_path / "other"
-    assert run_stage(changed(), other, "evaluate", earlier) == other / "evaluate" and built == ["rivals", "select"]
-
-
-def test_a_stage_that_is_gone_is_named_with_the_one_that_reads_it(built, tmp_path):
-    out = tmp_path / "out"
-    run(changed(), out)
-    shutil.rmtree(out / "score")
-    with pytest.raises(RunError, match=r"select reads what score makes, and .* has none"):
-        run_stage(changed(), out, "pretrain")
-    built.clear()
-    run_stage(changed(), out, "fit")  # goes back to nothing that is missing
-    run_stage(changed(), out, "score")
-    run_stage(changed(), out, "pretrain")
-    assert built == ["score"]
-
-
-def test_stages_are_taken_from_a_run_of_this_pipeline_alone(built, tmp_path):
-    earlier, out = tmp_path / "earlier", tmp_path / "out"
-    with open_run(earlier, "pds noise", {"share": 0.01}):
-        pass
-    with pytest.raises(RunError, match=r"manifest\.json is of the command 'pds noise', expected 'pds'; name the --out"):
-        run(changed(), out, earlier)
-    (earlier / "manifest.json").write_text("{}")
-    with pytest.raises(RunError, match=r"manifest\.json names no command"):
-        run(changed(), out, earlier)
-    assert not out.exists()
+    assert run_stage(changed(), other, "evaluate", earlier) == other / "evaluate" and built == ["baselines", "select"]
 
 
 def test_compare_of_a_finished_run_makes_no_second_sweep(whole, tmp_path, capsys):
@@ -380,24 +329,24 @@ def test_compare_of_a_finished_run_makes_no_second_sweep(whole, tmp_path, capsys
     out, earlier = tmp_path / "run", whole[0]
     short = ["--pretrain.steps", "12", "--pretrain.decay", "0"]
     taken = ["--stages-from", str(earlier), "--out", str(out)]
-    assert main(["pds", "compare", "--rivals", "dsir", "--seeds", "1", *short, *taken]) == 0
+    assert main(["pds", "compare", "--baselines", "dsir", "--seeds", "1", *short, *taken]) == 0
     assert "DSIR" in capsys.readouterr().out
-    for name in stages_of(changed(rivals=("dsir",))):
+    for name in PIPELINE.stages(changed(baselines=("dsir",))):
         manifests = [folder / name / "manifest.json" for folder in (out, earlier)]
         same = manifests[1].exists() and manifests[0].samefile(manifests[1])
         assert same == (name in FIRST), name
     chosen, before = load_selections(out / "select"), load_selections(earlier / "select")
     assert set(chosen) == {("pds", 0), ("random", 0), ("dsir", 0)}
     np.testing.assert_array_equal(chosen["pds", 0], before["pds", 0])
-    assert set(json.loads((out / "compare.json").read_text())) == {"pds", "random", "dsir"}
+    assert set(read_json(out / "compare.json")) == {"pds", "random", "dsir"}
 
 
 def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, monkeypatch):
     out, wanted = tmp_path / "run", config(corpus)
     with pytest.raises(RunError, match=r"solve reads what prepare makes.*pmpjax pds prepare"):
         run_stage(wanted, out, "solve")
-    with pytest.raises(ValueError, match="no stage 'rivals'"):
-        run_stage(wanted, out, "rivals")
+    with pytest.raises(ValueError, match="no stage 'baselines'"):
+        run_stage(wanted, out, "baselines")
     run_stage(wanted, out, "prepare")
     assert stored_config(out, PDSConfig) == wanted
     for name in ("proxy", "solve", "fit", "score", "pretrain"):
@@ -406,79 +355,10 @@ def test_each_stage_by_itself_makes_what_the_run_makes(corpus, whole, tmp_path, 
     for name in ("select", "evaluate", "report"):
         assert run_stage(wanted, out, name) == out / name
     assert (out / "select" / "selections.parquet").read_bytes() == select
-    found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (out, whole[0]))
+    found, expected = (read_json(folder / "metrics.json") for folder in (out, whole[0]))
     for metrics in (found, expected):
         metrics.pop("stage_seconds")
     assert found == expected
-
-
-@pytest.mark.slow
-def test_a_receding_horizon_goes_on_after_a_kill_and_is_judged_at_equal_cost(corpus, whole, tmp_path, monkeypatch):
-    """Two halves of 8 steps, selected anew between them from half of the tokens."""
-    wanted = dataclasses.replace(config(corpus), mpc=8, pretrain=dataclasses.replace(config(corpus).pretrain, steps=16))
-    data, selections = load_prepared(whole[0] / "prepare"), load_selections(whole[0] / "select")
-    first = {0: selections["pds", 0]}
-    asked = []
-
-    def fit(*arguments):
-        asked.append("fit")
-        if len(asked) == 1:
-            raise KeyboardInterrupt
-        return build_fit(*arguments)
-
-    monkeypatch.setattr(receding, "build_fit", fit)
-    with pytest.raises(KeyboardInterrupt):
-        receding.build_receding(wanted, data, first, tmp_path, Recorder())
-    again = tmp_path / "work-0" / "step-00000008"
-    kept = (again / "solve" / "scores.parquet").read_bytes()
-    assert sorted(path.name for path in again.iterdir()) == ["fit.partial", "solve"]
-    monkeypatch.setattr(receding.shutil, "rmtree", lambda *_, **__: None)
-    bar = Recorder()
-    receding.build_receding(wanted, data, first, tmp_path, bar)
-    assert bar.done == wanted.pretrain.all_steps == 20
-    assert (again / "solve" / "scores.parquet").read_bytes() == kept
-    anew = json.loads((again / "select" / "select.json").read_text())
-    assert 0.15 < anew["selected_fraction"] <= 0.2  # half of the steps are left, and half of the budget
-    curves = receding.load_receding(tmp_path, [0])
-    found = curves["pds-receding", 0]
-    assert found["steps"].tolist() == [0, 4, 8, 12, 16] and len(found["train"]) == 16
-    ordinary = np.load(whole[0] / "pretrain" / "pds-0.npz")
-    assert found["test"][0] == ordinary["test"][0] and found["test"][-1] < found["test"][2] < found["test"][0]
-    assert found["decayed_test"] != found["test"][-1]
-    facts = json.loads((tmp_path / "receding.json").read_text())
-    assert facts["selections"] == 1 and facts["selection_seconds"] > 0
-
-    flat = {"steps": found["steps"], "test": np.linspace(5, 3, 5)}
-    curves = {("pds-receding", 0): flat, ("pds", 0): {"steps": found["steps"], "test": np.full(5, 4.25)}}
-    judged = receding.at_equal_cost(wanted, curves, "pds", 4e6, 1e6)
-    assert judged["extra_steps"] == 4 and judged["steps"] == 12
-    assert judged["difference"]["values"] == pytest.approx([3.5 - 4.25])
-    assert receding.at_equal_cost(wanted, curves, "pds", 4e9, 1e6)["steps"] is None
-    with pytest.raises(ValueError, match=r"multiple of pretrain\.evaluate_every"):
-        dataclasses.replace(wanted, mpc=6)
-
-
-@pytest.mark.slow
-def test_a_selection_after_the_decay_branch_has_left_changes_no_state_that_it_left_with(
-    corpus, whole, tmp_path, monkeypatch
-):
-    """The branch leaves at step 8, a selection is made at 12: the branch has its data from there on, and no other."""
-    settings = dataclasses.replace(config(corpus).pretrain, steps=16, decay=0.5)
-    wanted = dataclasses.replace(config(corpus), mpc=4, pretrain=settings)
-    data, selections = load_prepared(whole[0] / "prepare"), load_selections(whole[0] / "select")
-    asked = []
-
-    def select_again(config, prepared, trained, seed, step, folder, bar, mesh):
-        asked.append(step)
-        shutil.copytree(whole[0] / "select", folder / "select")
-
-    monkeypatch.setattr(receding, "_select_again", select_again)
-    monkeypatch.setattr(receding, "_cost", lambda *_: {"flops": 0.0, "seconds": 0.0})
-    receding.build_receding(wanted, data, {0: selections["pds", 0]}, tmp_path, Recorder())
-    found = receding.load_receding(tmp_path, [0])["pds-receding", 0]
-    assert asked == [4, 8, 12] and len(found["train"]) == 16
-    assert np.isfinite(found["decayed_test"]) and found["decayed_test"] != found["test"][-1]
-    assert not list(tmp_path.glob("*checkpoints"))
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(corpus, whole):

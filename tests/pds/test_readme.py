@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pmpjax
-from pmpjax.pds.sweep.config import SolveConfig
+from pmpjax.pds.sweep.problem import SolveConfig
 
 PAGE = (Path(pmpjax.__file__).parent / "pds" / "README.md").read_text(encoding="utf-8")
 

@@ -1,17 +1,13 @@
 """A run directory is whole or resumable, belongs to one process, and refuses what does not fit it."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 
 import pytest
 
-from pmpjax.runs import RunError, atomic, open_run, write_json
+from pmpjax.runs import RunError, open_run, read_json, write_json
+from tests.killing import finish, kill, start
 
 
 @dataclass(frozen=True)
@@ -44,49 +40,38 @@ with open_run(Path(sys.argv[1]), "test", {"seed": 0}) as run:
 """
 
 
-def start(directory, parts):
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW_STAGE, str(directory), str(parts)], stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(path, seconds=30):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)  # polls the other process
+def begin(directory, parts):
+    return start("-c", SLOW_STAGE, directory, parts)
 
 
 def test_a_killed_stage_goes_on_from_what_it_left(tmp_path):
     directory = tmp_path / "run"
-    process = start(directory, 20)
-    wait_for(directory / "slow.partial" / "2.txt")
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(begin(directory, 20), (directory / "slow.partial" / "2.txt").exists)
     assert not (directory / "slow").exists()
     before = {path.name: path.stat().st_mtime_ns for path in (directory / "slow.partial").glob("*.txt")}
     assert 3 <= len(before) < 20
 
-    resumed = start(directory, 20)
-    assert resumed.communicate()[1] == "" and resumed.returncode == 0
+    assert finish(begin(directory, 20)) == ("", "")
     files = {path.name: path.stat().st_mtime_ns for path in (directory / "slow").glob("*.txt")}
     assert len(files) == 20 and all(files[name] == stamp for name, stamp in before.items())
     assert not (directory / "slow.partial").exists()
-    manifest = json.loads((directory / "slow" / "manifest.json").read_text())
+    manifest = read_json(directory / "slow" / "manifest.json")
     assert set(manifest["files"]) == set(files), "no temporary file is listed as a result"
     assert (tmp_path / "run.starts").read_text() == "xx"
 
 
 def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path):
-    process = start(tmp_path / "run", 600)
-    try:
-        wait_for(tmp_path / "run" / "slow.partial" / "0.txt")
+    process = begin(tmp_path / "run", 600)
+
+    def refused():
+        if not (tmp_path / "run" / "slow.partial" / "0.txt").exists():
+            return False
         with pytest.raises(RunError, match=rf"process {process.pid} is working in .*run"):
             with open_run(tmp_path / "run", "test", {"seed": 0}):
                 pass
-    finally:
-        process.kill()
-        process.communicate()
+        return True
+
+    kill(process, refused)
     with open_run(tmp_path / "run", "test", {"seed": 0}):
         pass  # the kernel let go of the lock
 
@@ -99,7 +84,7 @@ def test_a_complete_stage_is_skipped_and_its_seconds_read_back(tmp_path):
             run.stage("one", lambda folder: (calls.append(1), time.sleep(0.05), write_json(folder / "x.json", 1)))
             assert run.seconds["one"] >= 0.05
     assert calls == [1]
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest = read_json(tmp_path / "run" / "manifest.json")
     assert manifest["seed"] == 3 and manifest["config"]["inner"] == {"rate": 0.1} and "jax" in manifest["versions"]
 
 
@@ -215,15 +200,3 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
         with open_run(tmp_path, "test", Config()):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    write_json(tmp_path / "x.json", [1])
-    with pytest.raises(ZeroDivisionError):
-        with atomic(tmp_path / "x.json") as temporary:
-            temporary.write_text("half")
-            1 / 0  # noqa: B018
-    with pytest.raises(TypeError, match="object"):
-        write_json(tmp_path / "x.json", object())
-    assert json.loads((tmp_path / "x.json").read_text()) == [1]
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

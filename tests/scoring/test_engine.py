@@ -1,41 +1,24 @@
-"""The scorer's word on a corpus: by length, by shard, killed, corrupted."""
-
-import dataclasses
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
+"""Predictions by length and by shard, against each row alone."""
 
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.models import ScorerModel, initialise
-from pmpjax.scoring.engine import (
-    ScoreConfig,
-    StoredScores,
-    build_score,
-    computed_tokens,
-    length_batches,
-    predict,
-    prepared_shards,
-    score_shard,
-)
-from pmpjax.scoring.shards import document_table
-from pmpjax.train.model import ModelConfig, forward_flops
-from tests.pds.synthetic import LENGTH, VOCABULARY, Recorder, prepared_corpus
+from pmpjax.scoring.engine import ScoreConfig, computed_tokens, length_batches, predict, score_shard
+from pmpjax.scoring.shards import document_table, prepared_shards
+from pmpjax.train.model import ModelConfig
+from tests.corpora import LENGTH, VOCABULARY, prepared_corpus
 
 MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 DECODER = MODEL.decoder(VOCABULARY)
-CONFIG = ScoreConfig(batch=8, shard=40, buckets=3, worth="predicted")
+CONFIG = ScoreConfig(batch=8, shard=40, buckets=3, known_rows="predicted")
 
 
 def scorer_params(prepared):
-    params = initialise(ScorerModel(DECODER), jax.random.key(0), prepared.source_rows[:1], prepared.source_lengths[:1])
+    params = initialise(
+        ScorerModel(DECODER), jax.random.key(0), prepared.source.tokens[:1], prepared.source.lengths[:1]
+    )
     return {**params, "weight": jax.random.normal(jax.random.key(1), params["weight"].shape)}
 
 
@@ -45,17 +28,10 @@ def corpus(tmp_path_factory):
     return prepared, scorer_params(prepared)
 
 
-@pytest.fixture(scope="module")
-def whole(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    build_score(CONFIG, MODEL, *corpus, folder, Recorder())
-    return folder
-
-
 def row_by_row(prepared, params):
     """Each row alone and uncut: no batch, no bucket."""
     apply = jax.jit(lambda tokens, lengths: ScorerModel(DECODER).apply({"params": params}, tokens, lengths))
-    rows = zip(prepared.source_rows, prepared.source_lengths, strict=True)
+    rows = zip(prepared.source.tokens, prepared.source.lengths, strict=True)
     return np.array([apply(tokens[None], np.array([length]))[0] for tokens, length in rows])
 
 
@@ -76,182 +52,32 @@ def test_predictions_do_not_depend_on_batch_or_bucket(corpus):
     expected = row_by_row(prepared, params)
     assert expected.std() > 0.1
     for config in (ScoreConfig(batch=8, buckets=1), CONFIG):
-        found = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, config)
+        found = predict(DECODER, params, prepared.source.tokens, prepared.source.lengths, config)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_row_is_padded_with_does_not_count(corpus):
     prepared, params = corpus
-    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source_rows.shape).astype(np.int32)
-    text = np.arange(LENGTH)[None, :] < prepared.source_lengths[:, None]
-    changed = np.where(text, prepared.source_rows, noise)
-    assert (changed != prepared.source_rows).any()
+    noise = np.random.default_rng(0).integers(0, VOCABULARY, prepared.source.tokens.shape).astype(np.int32)
+    text = np.arange(LENGTH)[None, :] < prepared.source.lengths[:, None]
+    changed = np.where(text, prepared.source.tokens, noise)
+    assert (changed != prepared.source.tokens).any()
     found = (
-        predict(DECODER, params, rows, prepared.source_lengths, CONFIG) for rows in (prepared.source_rows, changed)
+        predict(DECODER, params, rows, prepared.source.lengths, CONFIG) for rows in (prepared.source.tokens, changed)
     )
     np.testing.assert_array_equal(*found)
 
 
-def test_the_stage_is_the_scored_shards_one_behind_the_other(corpus, whole):
+def test_a_shard_is_scored_like_its_rows(corpus):
     prepared, params = corpus
-    table = pq.read_table(whole / "scores.parquet")
-    assert table.column_names == ["id", "score", "rows", "tokens"]
-    assert table["id"].to_pylist() == list(prepared.documents.ids)
-    np.testing.assert_array_equal(table["rows"], prepared.documents.n_rows)
-    np.testing.assert_array_equal(table["tokens"], prepared.documents.n_tokens)
     (one,) = prepared_shards(prepared, 10**9)
-    expected = document_table(one, row_by_row(prepared, params))["score"]
-    np.testing.assert_allclose(table["score"], expected, rtol=1e-5, atol=1e-6)
-    shards = prepared_shards(prepared, CONFIG.shard)
-    assert len(shards) > 2
-    for shard in shards[:2]:
-        (of_shard,) = (np.flatnonzero(np.isin(prepared.documents.ids, shard.ids)),)
-        assert score_shard(DECODER, params, shard, CONFIG).equals(table.take(of_shard))
-    # Another cut into shards puts rows beside others, and at most rounds them otherwise.
-    np.testing.assert_allclose(score_shard(DECODER, params, one, CONFIG)["score"], table["score"], rtol=1e-5, atol=1e-6)
-
-    facts = json.loads((whole / "score.json").read_text())
-    computed = sum(computed_tokens(shard.lengths, LENGTH, CONFIG) for shard in shards)
-    assert facts["flops"] == forward_flops(DECODER, computed, output=False)
-    assert facts["padding"] == pytest.approx(1 - prepared.source_lengths.sum() / computed)
-    assert (facts["documents"], facts["rows"]) == (60, len(prepared.source_rows))
-    assert facts["not_finite"] == {"documents": 0, "first": []} and facts["recomputed"] == []
-    assert {path.name for path in whole.iterdir()} == {"score.json", "scores.parquet"}
-
-
-class Dying(Recorder):
-    """A bar that ends the work when more than `rows` are done."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = rows
-
-    def update(self, advance=1, **fields):
-        super().update(advance, **fields)
-        if self.done > self.rows:
-            raise KeyboardInterrupt
-
-
-def test_scoring_goes_on_with_the_shards_that_are_not_whole(corpus, whole, tmp_path):
-    prepared, _ = corpus
-    with pytest.raises(KeyboardInterrupt):
-        build_score(CONFIG, MODEL, *corpus, tmp_path, Dying(100))
-    kept = sorted((tmp_path / "shards").iterdir())
-    assert len(kept) == 2 and not (tmp_path / "scores.parquet").exists()
-    written = kept[0].stat().st_mtime_ns
-    content = kept[1].read_bytes()
-    kept[1].write_bytes(content[: len(content) // 2])
-
-    with pytest.raises(KeyboardInterrupt):  # the first shard is whole: no batch is needed to have its rows done
-        build_score(CONFIG, MODEL, *corpus, tmp_path, Dying(0))
-    assert kept[0].stat().st_mtime_ns == written
-    build_score(CONFIG, MODEL, *corpus, tmp_path, bar := Recorder())
-    assert bar.done == len(prepared.source_rows)
-    assert (tmp_path / "scores.parquet").read_bytes() == (whole / "scores.parquet").read_bytes()
-    assert json.loads((tmp_path / "score.json").read_text())["recomputed"] == [kept[1].name]
-    assert not kept[0].parent.exists()
-
-    kept[0].parent.mkdir()  # a kill while the shards are removed
-    kept[0].write_bytes(b"")
-    written = (tmp_path / "scores.parquet").stat().st_mtime_ns
-    build_score(CONFIG, MODEL, *corpus, tmp_path, Recorder())
-    assert (tmp_path / "scores.parquet").stat().st_mtime_ns == written and not kept[0].parent.exists()
-
-
-SCRIPT = """
-import sys, time
-from pathlib import Path
-import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
-from tests.pds.synthetic import Recorder, prepared_corpus
-from tests.pds.test_score import CONFIG, MODEL, scorer_params
-from pmpjax.scoring.engine import build_score
-
-class Slow(Recorder):
-    def update(self, advance=1, **fields):
-        time.sleep(0.05)  # work that can be killed between two shards
-
-folder = Path(sys.argv[1])
-prepared = prepared_corpus(folder)
-build_score(CONFIG, MODEL, prepared, scorer_params(prepared), folder / "out", Slow())
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_whole_shards_and_the_same_result(corpus, whole, tmp_path):
-    out = tmp_path / "out"
-    for shards in (1, 3):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 120
-        while len(list((out / "shards").glob("rows-*.parquet"))) < shards:
-            assert process.poll() is None, process.communicate()[1].decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)  # polls the other process
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert not (out / "score.json").exists()
-    build_score(CONFIG, MODEL, *corpus, out, Recorder())
-    assert (out / "scores.parquet").read_bytes() == (whole / "scores.parquet").read_bytes()
-    assert json.loads((out / "score.json").read_text())["recomputed"] == []
-
-
-def test_scores_that_are_not_finite_are_counted_and_listed(corpus, tmp_path):
-    prepared, params = corpus
-    bad = prepared.source_rows[prepared.documents.first_row[3], 0]
-    having = np.unique(prepared.source_document[(prepared.source_rows[:, 0] == bad)])
-    embedding = params["trunk"]["embedding"].at[bad].set(np.nan)
-    broken = {**params, "trunk": {**params["trunk"], "embedding": embedding}}
-    build_score(CONFIG, MODEL, prepared, broken, tmp_path, Recorder())
-    found = json.loads((tmp_path / "score.json").read_text())["not_finite"]
-    scores = pq.read_table(tmp_path / "scores.parquet")["score"].to_numpy()
-    names = prepared.documents.ids[~np.isfinite(scores)].tolist()
-    assert found == {"documents": len(names), "first": names}
-    assert set(prepared.documents.ids[having]) <= set(names) and len(names) < 60
-
-
-def test_stored_scores_are_a_method_of_selection(corpus, whole):
-    prepared, _ = corpus
-    found = StoredScores(whole / "scores.parquet")(prepared, jax.random.key(0))
-    np.testing.assert_allclose(found, pq.read_table(whole / "scores.parquet")["score"], rtol=1e-6)
-    other = prepared._replace(documents=prepared.documents._replace(ids=prepared.documents.ids[::-1].copy()))
-    with pytest.raises(ValueError, match="delete its folder"):
-        StoredScores(whole / "scores.parquet")(other, jax.random.key(0))
-
-
-@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
-def test_stored_scores_that_were_damaged_are_refused(corpus, whole, tmp_path, damage):
-    content = (whole / "scores.parquet").read_bytes()
-    middle = content.index(b"PAR1") + 4 + 40  # in the first page
-    damaged = {"cut": content[:-9], "changed": content[:middle] + b"!!!!" + content[middle + 4 :]}
-    if damage in damaged:
-        (tmp_path / "scores.parquet").write_bytes(damaged[damage])
-    with pytest.raises(ValueError, match=r"scores\.parquet cannot be read .*; delete its folder"):
-        StoredScores(tmp_path / "scores.parquet")(corpus[0], jax.random.key(0))
+    expected = document_table(one, row_by_row(prepared, params))
+    found = score_shard(DECODER, params, one, CONFIG)
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5, atol=1e-6)
+    assert found.drop_columns("score").equals(expected.drop_columns("score"))
 
 
 @pytest.mark.parametrize("name", ["batch", "shard", "buckets"])
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} 0"):
         ScoreConfig(**{name: 0})
-
-
-def test_rows_whose_worth_was_measured_keep_it_and_the_scorer_speaks_for_the_others(corpus, tmp_path):
-    prepared, params = corpus
-    rows = np.flatnonzero(np.arange(len(prepared.source_rows)) % 3 > 0)
-    target = np.random.default_rng(0).normal(size=len(rows)).astype(np.float32)
-    pq.write_table(pa.table({"row": rows, "target": target}), tmp_path / "targets.parquet")
-    expected = predict(DECODER, params, prepared.source_rows, prepared.source_lengths, CONFIG)
-    expected[rows] = target
-    weights = prepared.source_lengths.astype(float)
-    means = np.bincount(prepared.source_document, expected * weights) / np.bincount(prepared.source_document, weights)
-    for worth in ("measured", "predicted"):
-        measured = worth == "measured"
-        config, folder = dataclasses.replace(CONFIG, worth=worth), tmp_path / worth
-        build_score(config, MODEL, *corpus, folder, Recorder(), targets=tmp_path / "targets.parquet")
-        found = pq.read_table(folder / "scores.parquet")["score"].to_numpy()
-        assert np.allclose(found, means, rtol=1e-5, atol=1e-6) == measured
-        assert json.loads((folder / "score.json").read_text())["measured"] == measured * len(rows)
-
-
-def test_measured_scores_without_their_file_are_an_error_that_names_it(corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"targets\.parquet"):
-        build_score(dataclasses.replace(CONFIG, worth="measured"), MODEL, *corpus, tmp_path, Recorder())

@@ -1,94 +1,56 @@
-"""The scorer: what it is measured on, and what it learns."""
-
-import json
+"""The regressor: what it is fitted to, and on what it is measured."""
 
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, initialise
+from pmpjax.models import Decoder, ScorerModel, initialise
 from pmpjax.scoring.engine import predict
-from pmpjax.scoring.regressor import FitConfig, build_fit, held_out
-from pmpjax.statistics import clipped
-from pmpjax.train import OptimizerConfig, load_params
+from pmpjax.scoring.regressor import FitConfig, Seeds, fit_regressor, held_out, standard_targets
+from pmpjax.train import OptimizerConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus
 
-MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
-DECODER = MODEL.decoder(VOCABULARY)
-OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
+DECODER = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12).decoder(24)
 
 
 def test_held_out_instances_share_no_document_with_the_others():
     document = np.repeat(np.arange(40), 3)
-    kept = held_out(document, 0.25, seed=0)
+    kept = held_out(document, 0.25, np.random.default_rng(0))
     assert not set(document[kept]) & set(document[~kept])
     assert len(set(document[kept])) == 10
-    assert (kept != held_out(document, 0.25, seed=1)).any()
-    assert held_out(np.array([4, 4, 7]), 0.01, seed=0).any()
+    assert (kept != held_out(document, 0.25, np.random.default_rng(1))).any()
+    assert held_out(np.array([4, 4, 7]), 0.01, np.random.default_rng(0)).any()
 
 
-def two_languages(folder):
-    """The corpus, its instances' rows and documents, and scores by which its two languages differ; a proxy."""
-    prepared = prepared_corpus(folder)
-    rows = np.flatnonzero(prepared.source_lengths >= 6)
-    document = prepared.source_document[rows]
-    scores = np.where(document % 2 == 0, 5.0, 3.0) + 0.01 * np.sin(np.arange(len(rows)))
-    proxy = initialise(Decoder(DECODER), jax.random.key(0), prepared.source_rows[:1])
-    return prepared, rows, document, scores, proxy
+def test_targets_are_standardised_by_the_training_part_alone():
+    scores, training = np.random.default_rng(0).normal(5.0, 2.0, 101), np.arange(101) < 80
+    found = standard_targets(scores, training, None)
+    assert found.values[training].mean() == pytest.approx(0, abs=1e-6)
+    assert found.values[training].std() == pytest.approx(1, rel=1e-6)
+    np.testing.assert_allclose(found.mean + found.deviation * found.values, scores, rtol=1e-5)
+    assert found.clipped == 0
+    scores[[3, 90]] = -1e6
+    clipped = standard_targets(scores, training, 3.0)
+    assert clipped.clipped == 1 / 80 and clipped.values[3] == clipped.values[90] == clipped.values.min() > -4
+    equal = standard_targets(np.ones(5), np.arange(5) < 3, 3.0)
+    assert equal.deviation == 0 and not equal.values.any()
 
 
-def store(path, rows, document, scores):
-    pq.write_table(pa.table({"row": rows, "document": document, "score": scores}), path)
-    return path
-
-
-def test_the_scorer_learns_scores_that_the_text_tells(tmp_path):
-    prepared, rows, document, scores, params = two_languages(tmp_path)
-    path = store(tmp_path / "scores.parquet", rows, document, scores)
-    config = FitConfig(epochs=12, batch=8, optimizer=OPTIMIZER)
-    build_fit(config, MODEL, prepared, path, params, 0, tmp_path, Recorder())
-    facts = json.loads((tmp_path / "fit.json").read_text())
-    # Two groups, inside which the ranks are noise: 3/4 when the groups are told apart, 0 by chance.
-    assert facts["spearman"]["held_out"] > 0.5
-    assert facts["rows"]["held_out"] + facts["rows"]["train"] == len(rows)
-    assert facts["final_mse"] < 0.2  # 1 for the constant prediction
-    predicted = predict(DECODER, load_params(tmp_path / "params"), prepared.dev_rows, prepared.dev_lengths)
-    assert (predicted[prepared.dev_lengths >= 6] > 0.5).all()  # the language of the target, in standard deviations
-
-
-def test_a_proxy_set_of_one_document_is_refused_with_the_mend(tmp_path):
-    prepared = prepared_corpus(tmp_path)
-    path = store(tmp_path / "scores.parquet", [0, 1], [0, 0], [1.0, 2.0])
-    with pytest.raises(ValueError, match=r"--fit\.held-out"):
-        build_fit(FitConfig(), MODEL, prepared, path, {}, 0, tmp_path, Recorder())
-
-
-def test_clipping_bounds_what_one_instance_can_do_and_keeps_the_order_of_the_others():
-    scores = np.random.default_rng(0).normal(size=401)
-    far = [np.append(scores, outlier) for outlier in (-1e3, -1e9)]
-    np.testing.assert_array_equal(*(clipped(each, each, 3.0) for each in far))
-    near = np.abs(scores - np.median(scores)) < 2.5
-    np.testing.assert_array_equal(clipped(far[0], far[0], 3.0)[:-1][near], scores[near])
-    assert np.abs(clipped(far[0], far[0], 3.0)).max() < 4
-    equal = np.array([1.0] * 9 + [9.0])
-    np.testing.assert_array_equal(clipped(equal, equal, 3.0), equal)
-
-
-def test_instances_far_away_spoil_a_scorer_that_does_not_clip(tmp_path):
-    prepared, rows, document, scores, params = two_languages(tmp_path)
-    scores[np.flatnonzero(~held_out(document, FitConfig.held_out, 0))[:2]] = -1e4
-    path = store(tmp_path / "scores.parquet", rows, document, scores)
-    found = {}
-    for clip in (None, 3.0):
-        config = FitConfig(epochs=12, batch=8, clip=clip, optimizer=OPTIMIZER)
-        folder = tmp_path / f"clip-{clip}"
-        build_fit(config, MODEL, prepared, path, params, 0, folder, Recorder())
-        found[clip] = json.loads((folder / "fit.json").read_text())
-    assert found[3.0]["spearman"]["held_out"] > found[None]["spearman"]["held_out"] + 0.2
-    assert found[None]["clipped"] == 0 and 0 < found[3.0]["clipped"] < 0.1
+def test_any_target_of_a_row_is_fitted_and_a_trunk_is_taken_over(tmp_path):
+    generator = np.random.default_rng(0)
+    tokens, lengths = generator.integers(0, 24, (64, 6)).astype(np.int32), np.full(64, 6, np.int32)
+    target = (2.0 * (tokens[:, 0] < 12) - 1).astype(np.float32)  # of the row's first token
+    rows = {"tokens": tokens, "lengths": lengths, "target": target}
+    trunk = initialise(Decoder(DECODER), jax.random.key(1), tokens[:1])
+    other = initialise(ScorerModel(DECODER), jax.random.key(2), tokens[:1], lengths[:1])
+    config = FitConfig(epochs=30, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5))
+    seeds = Seeds(jax.random.key(2), 0)
+    found = fit_regressor(config, DECODER, rows, seeds, trunk, checkpoints=tmp_path, progress=lambda report: None)
+    assert np.corrcoef(predict(DECODER, found.params, tokens, lengths), target)[0, 1] > 0.9
+    moved = [
+        np.linalg.norm(found.params["trunk"]["embedding"] - start["trunk"]["embedding"]) for start in (trunk, other)
+    ]
+    assert moved[0] < 0.7 * moved[1], "the trunk is the given one, not the one that the key draws"
 
 
 def test_a_clip_that_is_not_positive_is_refused():

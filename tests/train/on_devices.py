@@ -2,23 +2,24 @@
 
 Settings: meshes [[data, fsdp, tensor], ...] (null: no mesh), steps, accumulate, scan_layers, checkpoints, save_every,
 process, processes, port. Prints {"losses": one list a mesh, "resumed_at": ..., "sharded": parts of each embedding,
-"temporary": bytes on a device that the step needs beside its arguments, for a batch of 64, by mesh where asked for}.
+"temporary": bytes on a device that the step needs on top of its arguments, for a batch of 64, by mesh where asked for}.
 """
 
 import dataclasses
 import json
 import math
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from pmpjax.costs.compiled import memory
-from pmpjax.data import token_stream
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
-from pmpjax.train import MeshConfig, OptimizerConfig, adamw, make_mesh, train
-from pmpjax.train.loop import step_function
+from pmpjax.data import Rows, token_stream
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
+from pmpjax.train import MeshConfig, OptimizerConfig, Saving, adamw, make_mesh, train, train_step
 from pmpjax.train.mesh import check_mesh, data_share, place, place_batch
+from pmpjax.train.step import step_function
 
 CONFIG = DecoderConfig(vocabulary=64, width=16, layers=2, heads=4, key_value_heads=2, hidden=32, tied_embeddings=False)
 BATCH = 16
@@ -42,15 +43,16 @@ def run(settings, sizes):
         process, processes = data_share(mesh)
     stream = token_stream(Source(), batch=BATCH, seed=1, process=process, processes=processes)
     return train(
-        example_losses(decoder),
-        adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=3)),
+        train_step(
+            example_losses(decoder),
+            adamw(OptimizerConfig(learning_rate=1e-2, warmup_steps=3)),
+            mesh=mesh,
+            accumulate=settings.get("accumulate", 1),
+        ),
         jax.tree.map(np.asarray, params),
         stream.map(lambda tokens: Rows(tokens, np.full(len(tokens), 17, np.int32))),
         settings["steps"],
-        mesh=mesh,
-        accumulate=settings.get("accumulate", 1),
-        checkpoints=settings.get("checkpoints"),
-        save_every=settings.get("save_every", 0),
+        saving=Saving(Path(settings["checkpoints"]), settings["save_every"]) if "checkpoints" in settings else None,
     )
 
 

@@ -8,10 +8,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pmpjax.runs import RunError
-from pmpjax.train import Checkpoints
+from pmpjax.train import Checkpoints, OptimizerConfig, adamw, load_params, load_state, save_params, save_state
 
 NOISE = jax.random.normal(jax.random.key(0), (2, 3000))  # large enough for files of its own, and incompressible
 STATE = {"params": {"w": NOISE}, "opt_state": {"mu": {"w": NOISE + 1}}}
@@ -67,7 +68,7 @@ def test_a_damaged_newest_one_is_passed_over_and_said(tmp_path, name, keep):
     found, damaged = restored(tmp_path)
     assert found.step == 4 and len(damaged) == 1 and "step 8 cannot be read" in damaged[0]
     np.testing.assert_array_equal(found.state["params"]["w"], 4 * STATE["params"]["w"])
-    saved(tmp_path, steps=(8,))  # reached again, it is written anew
+    saved(tmp_path, steps=(8,))  # reached again, it is written again
     assert restored(tmp_path)[0].step == 8
     gc.collect()
 
@@ -109,7 +110,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
 FULL = """
 import resource, sys, numpy as np, jax.numpy as jnp
 from pathlib import Path
-from pmpjax.train import Checkpoints
+from pmpjax.train import Checkpoints, OptimizerConfig, adamw, load_params, load_state, save_params, save_state
 from pmpjax.runs import RunError
 history = {"losses": np.ones(1, np.float32)}
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
@@ -133,3 +134,25 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(tmp_path):
     found, _ = restored(tmp_path, {"w": jnp.zeros(50_000)})
     assert found.step == 1
     np.testing.assert_array_equal(found.state["w"], np.arange(50_000.0))
+
+
+def test_parameters_survive_their_file(tmp_path):
+    params = {"trunk": {"layers_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "bias": np.float32(2)}
+    save_params(tmp_path / "model-v1.2", params)
+    save_params(tmp_path / "model-v1.3", jax.tree.map(np.zeros_like, params))
+    for name in ("model-v1.2", "model-v1.2.npz"):
+        jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / name), params)
+
+
+def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
+    optimizer, params = adamw(OptimizerConfig()), {"w": jnp.arange(3.0), "b": jnp.float32(2)}
+    _, moments = optimizer.update(params, optimizer.init(params), params)
+    save_state(tmp_path / "moments", moments)
+    like = jax.eval_shape(optimizer.init, params)
+    found = load_state(tmp_path / "moments", like)
+    assert jax.tree.structure(found) == jax.tree.structure(moments)
+    jax.tree.map(np.testing.assert_array_equal, found, moments)
+    with pytest.raises(RunError, match=r"moments\.npz is not the state of this optimizer: .* absent here"):
+        load_state(tmp_path / "moments", jax.eval_shape(optax.sgd(0.1).init, params))
+    with pytest.raises(RunError, match=r"other\.npz is missing"):
+        load_state(tmp_path / "other", like)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pmpjax.costs.compiled import matrix_product_flops
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.train.heldout import in_chunks, mean_loss, row_terms, set_loss, spread_rows
 from pmpjax.train.mesh import MeshConfig, make_mesh
 

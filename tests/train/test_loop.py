@@ -11,7 +11,15 @@ import pytest
 
 from pmpjax.data import batch_schedule, scheduled_batches
 from pmpjax.runs import RunError
-from pmpjax.train import DivergedError, OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
+from pmpjax.train import (
+    DivergedError,
+    Evaluation,
+    OptimizerConfig,
+    Saving,
+    adamw,
+    train,
+    train_step,
+)
 
 DATA = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 2), "y": np.arange(12, dtype=np.float32)}
 OPTIMIZER = adamw(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
@@ -29,6 +37,9 @@ def losses(params, batch):
 
 def evaluate(params):
     return {"all": jnp.mean(losses(params, DATA)), "b": params["b"]}
+
+
+STEP = train_step(losses, OPTIMIZER)
 
 
 def start():
@@ -54,13 +65,11 @@ class Sink:
 def test_the_loop_does_what_a_plain_loop_does():
     done, sink = [], Sink()
     trained = train(
-        losses,
-        OPTIMIZER,
+        STEP,
         start(),
         batches(),
         STEPS,
-        evaluate=evaluate,
-        evaluate_every=4,
+        evaluation=Evaluation(evaluate, 4),
         progress=done.append,
         metrics=sink,
     )
@@ -81,35 +90,10 @@ def test_the_loop_does_what_a_plain_loop_does():
         np.testing.assert_allclose(trained.evaluated[name], [float(e[name]) for e in evaluated], rtol=1e-5)
     np.testing.assert_allclose(trained.params["w"], params["w"], rtol=1e-5)
     assert sum(report.steps for report in done) == STEPS == done[-1].step
-    assert trained.status == "done" and 0 <= trained.host_wait <= 1 and trained.resumed_at is None
+    assert trained.resumed_at is None and trained.damaged == ()
     assert [step for step, _ in sink.of("loss")] == list(range(STEPS))
     np.testing.assert_allclose([norm for _, norm in sink.of("gradient_norm")], norms, rtol=1e-5)
     assert [step for step, _ in sink.of("all")] == [0, 4, 8, 10]
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_micro_batches_have_the_gradient_of_the_whole_batch(count):
-    optimizer = optax.sgd(0.01)  # Adam would hide the gradient's size
-    whole = train(losses, optimizer, start(), batches(), STEPS)
-    parts = train(losses, optimizer, start(), batches(), STEPS, accumulate=count)
-    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.params, whole.params)
-    with pytest.raises(ValueError, match="a batch of 4 is not a multiple of accumulate, 3"):
-        train(losses, optimizer, start(), batches(), STEPS, accumulate=3)
-
-
-@pytest.mark.parametrize("together", [3, 4, 50])
-def test_steps_made_in_one_call_are_the_same_steps(together):
-    options = {"evaluate": evaluate, "evaluate_every": 4}
-    sinks = [Sink(), Sink()]
-    single = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
-    joined = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], steps_per_call=together, **options)
-    np.testing.assert_allclose(joined.losses, single.losses, rtol=1e-6)
-    assert joined.evaluated_at.tolist() == single.evaluated_at.tolist()
-    np.testing.assert_allclose(joined.evaluated["all"], single.evaluated["all"], rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), joined.params, single.params)
-    for name in ("loss", "gradient_norm", "all"):
-        assert [step for step, _ in sinks[0].of(name)] == [step for step, _ in sinks[1].of(name)]
 
 
 class Killed(Exception):
@@ -134,14 +118,15 @@ def stopping_at(step):
 @pytest.mark.parametrize("fatal", [2, 5, 9])
 @pytest.mark.parametrize(("measure", "together"), [(evaluate, 1), (None, 1), (evaluate, 4), (None, 4)])
 def test_a_run_stopped_anywhere_and_started_again_gives_the_same_bits(tmp_path, fatal, measure, together):
-    options = {"evaluate": measure, "evaluate_every": 2, "save_every": 4, "checkpoints": tmp_path / "a"}
-    options["steps_per_call"] = together
+    step = train_step(losses, OPTIMIZER, steps_per_call=together)
     sinks, done = [Sink(), Sink()], []
-    whole = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[0], **options)
-    options["checkpoints"] = tmp_path / "b"
+    measured = None if measure is None else Evaluation(measure, 2)
+    options = {"evaluation": measured, "metrics": sinks[0], "saving": Saving(tmp_path / "a", 4)}
+    whole = train(step, start(), batches(), STEPS, **options)
+    options |= {"metrics": sinks[1], "saving": Saving(tmp_path / "b", 4)}
     with pytest.raises(Killed):
-        train(losses, OPTIMIZER, start(), stopping_at(fatal), STEPS, metrics=sinks[1], **options)
-    again = train(losses, OPTIMIZER, start(), batches(), STEPS, metrics=sinks[1], progress=done.append, **options)
+        train(step, start(), stopping_at(fatal), STEPS, **options)
+    again = train(step, start(), batches(), STEPS, progress=done.append, **options)
     # The next call's batches are read before this one's end is saved.
     assert again.resumed_at == ({2: None, 5: 4, 9: 8} if together == 1 else {2: None, 5: None, 9: 4})[fatal]
     assert done[0].step >= (again.resumed_at or 0) and sum(report.steps for report in done) == STEPS
@@ -157,22 +142,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_is_never_saved
         return params["w"] * jnp.ones_like(batch["y"])
 
     growing = optax.stateless(lambda updates, params: jax.tree.map(lambda leaf: (2**16 - 1) * leaf, params))
-    options = {"checkpoints": tmp_path, "save_every": 1}
     with pytest.raises(DivergedError, match=r"loss is inf at step 8; lower the learning rate"):
-        train(overflow, growing, {"w": jnp.float32(2.0**8)}, batches(), STEPS, **options)
+        params = {"w": jnp.float32(2.0**8)}
+        train(train_step(overflow, growing), params, batches(), STEPS, saving=Saving(tmp_path, 1))
     assert max(int(path.name) for path in tmp_path.iterdir()) == 8  # the state before that loss
-    stopped = train(overflow, growing, {"w": jnp.float32(2.0**8)}, batches(), STEPS, diverged="stop")
-    assert stopped.status == "loss is inf at step 8" and np.isinf(stopped.losses[8])
+
+
+def test_the_last_step_is_saved_where_more_are_to_come(tmp_path):
+    for saving, kept in ((Saving(tmp_path / "none"), []), (Saving(tmp_path / "last", last=True), [5])):
+        train(STEP, start(), batches(), 5, saving=saving)
+        assert [int(path.name) for path in saving.folder.glob("*")] == kept
+    further = train(STEP, start(), batches(), STEPS, saving=Saving(tmp_path / "last", last=True))
+    assert further.resumed_at == 5
+    whole = train(STEP, start(), batches(), STEPS)
+    np.testing.assert_array_equal(further.losses, whole.losses)
+    jax.tree.map(np.testing.assert_array_equal, further.params, whole.params)
 
 
 def test_data_that_end_early_and_data_without_a_position_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the data end after 10 batches, the run has 11 steps"):
-        train(losses, OPTIMIZER, start(), batches(), STEPS + 1)
+        train(STEP, start(), batches(), STEPS + 1)
     with pytest.raises(ValueError, match="list_iterator has not"):
-        train(losses, OPTIMIZER, start(), list(batches()), STEPS, checkpoints=tmp_path, save_every=4)
-    train(losses, OPTIMIZER, start(), batches(), STEPS, checkpoints=tmp_path, save_every=4)
+        train(STEP, start(), list(batches()), STEPS, saving=Saving(tmp_path, 4))
+    train(STEP, start(), batches(), STEPS, saving=Saving(tmp_path, 4))
     with pytest.raises(RunError, match="a checkpoint of step 8, the run has 5; raise steps"):
-        train(losses, OPTIMIZER, start(), batches(), 5, checkpoints=tmp_path, save_every=4)
+        train(STEP, start(), batches(), 5, saving=Saving(tmp_path, 4))
 
 
 def test_the_wait_for_slow_data_is_measured():
@@ -185,52 +179,4 @@ def test_the_wait_for_slow_data_is_measured():
             return DATA
 
     slow = grain.MapDataset.source(Slow()).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    assert train(losses, OPTIMIZER, start(), slow, 8).host_wait > 0.7
-
-
-def test_the_callers_parameters_stay_usable():
-    params = start()
-    train(losses, OPTIMIZER, params, batches(), STEPS)
-    assert float(params["b"]) == pytest.approx(0.1)
-
-
-def test_parameters_survive_their_file(tmp_path):
-    params = {"trunk": {"layers_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "bias": np.float32(2)}
-    save_params(tmp_path / "model-v1.2", params)
-    save_params(tmp_path / "model-v1.3", jax.tree.map(np.zeros_like, params))
-    for name in ("model-v1.2", "model-v1.2.npz"):
-        jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / name), params)
-
-
-def test_an_optimizers_state_survives_its_file_and_another_optimizers_is_refused(tmp_path):
-    trained = train(losses, OPTIMIZER, start(), batches(), STEPS)
-    save_state(tmp_path / "moments", trained.opt_state)
-    like = jax.eval_shape(OPTIMIZER.init, start())
-    found = load_state(tmp_path / "moments", like)
-    assert jax.tree.structure(found) == jax.tree.structure(trained.opt_state)
-    jax.tree.map(np.testing.assert_array_equal, found, trained.opt_state)
-    with pytest.raises(RunError, match=r"moments\.npz is not the state of this optimizer: .* absent here"):
-        load_state(tmp_path / "moments", jax.eval_shape(optax.sgd(0.1).init, start()))
-    with pytest.raises(RunError, match=r"other\.npz is missing"):
-        load_state(tmp_path / "other", like)
-
-
-def test_the_rate_warms_up_then_stays_and_scales_do_not_decay():
-    config = OptimizerConfig(learning_rate=0.1, warmup_steps=2, weight_decay=0.5)
-    stacked = {"matrix": jnp.ones((1, 1)), "scale": jnp.ones(1), "norm": {"scale": jnp.ones((1, 1))}}
-    optimizer, params = adamw(config), stacked
-    state, sizes = optimizer.init(params), []
-    for _ in range(5):
-        updates, state = optimizer.update(jax.tree.map(lambda p: 0.1 * p, params), state, params)
-        sizes.append((float(updates["scale"][0]), float(updates["matrix"][0, 0])))
-        assert float(updates["norm"]["scale"][0, 0]) == sizes[-1][0]
-    np.testing.assert_allclose([s for s, _ in sizes], [0, -0.05, -0.1, -0.1, -0.1], atol=1e-6)
-    np.testing.assert_allclose([m / s for s, m in sizes[1:]], 1.5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("field", [{"learning_rate": 0.0}, {"final_fraction": 1.5}, {"warmup_steps": -1}])
-def test_impossible_settings_of_the_optimizer_are_refused_by_name(field):
-    with pytest.raises(ValueError, match=next(iter(field))):
-        OptimizerConfig(**field)
-    with pytest.raises(ValueError, match="steps 50, warmup_steps 50"):
-        adamw(OptimizerConfig(schedule="cosine"), steps=50)
+    assert train(STEP, start(), slow, 8).host_wait > 0.7

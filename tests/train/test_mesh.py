@@ -1,10 +1,7 @@
 """The same run on one device, on meshes of eight, and across processes; what does not divide is refused by name."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import jax
@@ -17,45 +14,42 @@ from jax.sharding import Mesh
 from pmpjax.models import Decoder, DecoderConfig, initialise
 from pmpjax.train import MeshConfig, make_mesh
 from pmpjax.train.mesh import AXES, check_mesh, partition, path_names, shardings
+from tests.killing import finish, start
 
 STEPS = 20
 MESHES = [None, [8, 1, 1], [1, 8, 1], [2, 2, 2], [1, 4, 2]]
 
 
-def start(devices, **settings):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    # Most of the time here is compilation.
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
-    line = [sys.executable, "-m", "tests.train.on_devices", json.dumps({"steps": STEPS, **settings})]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+@pytest.fixture(scope="module")
+def begin(tmp_path_factory):
+    """(devices, settings) -> a process of `tests.train.on_devices`."""
+    cache = tmp_path_factory.mktemp("cache")  # most of the time here is compilation, and much of it is shared
+
+    def begin(devices, **settings):
+        line = ["-m", "tests.train.on_devices", json.dumps({"steps": STEPS, **settings})]
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        return start(*line, cache=cache, JAX_PLATFORMS="cpu", XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="true")
+
+    return begin
 
 
-def finish(*processes):
-    results = []
-    for process in processes:
-        out, error = process.communicate(timeout=180)
-        assert process.returncode == 0, error[-3000:]
-        results.append(json.loads(out.splitlines()[-1]))
-    return results if len(results) > 1 else results[0]
+def found(process):
+    return json.loads(finish(process)[0].splitlines()[-1])
 
 
-def across_processes(meshes, devices=2, **settings):
+def across_processes(begin, meshes, devices=2, **settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [start(devices, meshes=meshes, process=p, processes=2, port=port, **settings) for p in range(2)]
-    first, second = finish(*processes)
+    processes = [begin(devices, meshes=meshes, process=p, processes=2, port=port, **settings) for p in range(2)]
+    first, second = map(found, processes)
     assert first == second  # each process reads the same losses
     return first
 
 
 @pytest.fixture(scope="module")
-def alone():
-    return finish(start(8, meshes=MESHES, temporary=[[1, 1, 1], [1, 8, 1]]))
+def alone(begin):
+    return found(begin(8, meshes=MESHES, temporary=[[1, 1, 1], [1, 8, 1]]))
 
 
 @pytest.mark.slow
@@ -74,27 +68,27 @@ def test_eight_devices_share_the_rows_of_a_batch(alone):
 
 
 @pytest.mark.slow
-def test_processes_do_not_change_the_losses_and_a_checkpoint_goes_to_another_mesh(alone, tmp_path):
-    across = across_processes([[2, 2, 1]], steps=12, checkpoints=str(tmp_path), save_every=8)
+def test_processes_do_not_change_the_losses_and_a_checkpoint_goes_to_another_mesh(begin, alone, tmp_path):
+    across = across_processes(begin, [[2, 2, 1]], steps=12, checkpoints=str(tmp_path), save_every=8)
     np.testing.assert_allclose(across["losses"][0], alone["losses"][0][:12], rtol=1e-5, atol=1e-5)
-    resumed = across_processes([[1, 2, 2]], checkpoints=str(tmp_path), save_every=8)
+    resumed = across_processes(begin, [[1, 2, 2]], checkpoints=str(tmp_path), save_every=8)
     assert resumed["resumed_at"] == 8
     np.testing.assert_allclose(resumed["losses"][0], alone["losses"][0], rtol=1e-5, atol=1e-5)
-    single = finish(start(1, meshes=[None], checkpoints=str(tmp_path), save_every=8))
+    single = found(begin(1, meshes=[None], checkpoints=str(tmp_path), save_every=8))
     assert single["resumed_at"] == 16
     np.testing.assert_allclose(single["losses"][0], alone["losses"][0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_micro_batches_on_meshes_and_processes_that_share_their_rows(alone):
+def test_micro_batches_on_meshes_and_processes_that_share_their_rows(begin, alone):
     for settings in ({"accumulate": 2}, {"scan_layers": True}):
-        others = finish(start(8, meshes=MESHES[:4], **settings))["losses"]
+        others = found(begin(8, meshes=[None, [1, 8, 1], [2, 2, 2]], **settings))["losses"]
         # Stacked layers are initialised otherwise: these runs compare with their own on one device.
         for losses in others[1:]:
             np.testing.assert_allclose(losses, others[0], rtol=1e-5, atol=1e-5)
         if "accumulate" in settings:
             np.testing.assert_allclose(others[0], alone["losses"][0], rtol=1e-5, atol=1e-5)
-    tensor = across_processes([[1, 1, 2]], devices=1)
+    tensor = across_processes(begin, [[1, 1, 2]], devices=1)
     np.testing.assert_allclose(tensor["losses"][0], alone["losses"][0], rtol=1e-5, atol=1e-5)
 
 

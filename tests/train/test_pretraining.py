@@ -10,17 +10,17 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from pmpjax.costs.utilisation import peak_flops
-from pmpjax.data import PackedRows
-from pmpjax.data.corpus import CorpusConfig
-from pmpjax.models import Decoder, Rows, load_pretrained, mean_token_loss
+from pmpjax.data import PackedRows, Rows
+from pmpjax.models import Decoder, load_pretrained, mean_token_loss
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig, generation
 from pmpjax.train import pretraining as module
+from pmpjax.train.corpus import CorpusConfig
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, build_export, load_trained, run
-from tests.pds.synthetic import write_texts
+from tests.corpora import write_texts
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Where optimizers have or lack a derivative: rules by kind, and runs that lead them there, with finite differences."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,7 +73,23 @@ class Run(NamedTuple):
     inputs: PyTree
 
 
-def run_of(optimizer: Any, situation: str, dtype: Any = jnp.float64) -> Run:
+def losses(params: PyTree, batch: PyTree) -> Array:
+    rows = params["table"][batch[0]]
+    hidden = rows[:, 0] * rows[:, 1] + rows[:, 0]
+    hidden = jnp.tanh(hidden + hidden @ params["A"].T @ params["B"].T)
+    return jnp.square(hidden @ params["out"] - batch[1])
+
+
+def problem_of(optimizer: Any) -> pmp.Problem:
+    """One problem for all situations of a rule, so that what is compiled for one serves the others."""
+
+    def desired(params: PyTree, batch: PyTree) -> Array:
+        return losses(params, (np.array([[0, 1], [2, ROWS - 1], [3, 4]]), batch[2])).mean()
+
+    return pmp.Problem(pmp.training_dynamics(losses, optimizer), pmp.area_under(desired))
+
+
+def run_of(problem: pmp.Problem, situation: str, dtype: Any = jnp.float64) -> Run:
     """A run that meets the situation. In all of them some rows of the table are seen late."""
     random = np.random.default_rng(3)
     params = {
@@ -90,18 +107,10 @@ def run_of(optimizer: Any, situation: str, dtype: Any = jnp.float64) -> Run:
         weights[2], weights[3, 1] = 0.0, 0.0
     if situation == "first step without weight":
         weights[0] = 0.0
-
-    def losses(params: PyTree, batch: PyTree) -> Array:
-        rows = params["table"][batch[0]]
-        hidden = rows[:, 0] * rows[:, 1] + rows[:, 0]
-        hidden = jnp.tanh(hidden + hidden @ params["A"].T @ params["B"].T)
-        return jnp.square(hidden @ params["out"] - batch[1])
-
-    desired = np.array([[0, 1], [2, ROWS - 1], [3, 4]]), jnp.asarray(random.normal(size=3), dtype)
-    dynamics = pmp.training_dynamics(losses, optimizer)
-    problem = pmp.Problem(dynamics, pmp.area_under(lambda params: losses(params, desired).mean()))
-    x0 = dynamics.init(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params))
-    return Run(problem, x0, jnp.asarray(weights, dtype), (jnp.asarray(ids), jnp.asarray(targets, dtype)))
+    desired = np.tile(random.normal(size=3), (STEPS, 1))
+    x0 = problem.dynamics.init(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params))
+    inputs = (jnp.asarray(ids), jnp.asarray(targets, dtype), jnp.asarray(desired, dtype))
+    return Run(problem, x0, jnp.asarray(weights, dtype), inputs)
 
 
 class Differences(NamedTuple):
@@ -113,12 +122,19 @@ class Differences(NamedTuple):
     moves: np.ndarray
 
 
+@functools.cache
+def objective_of(problem: pmp.Problem) -> Callable[..., Array]:
+    """J of many weights at once, [K, T, N] -> [K], compiled once a problem."""
+    one = functools.partial(pmp.objective, problem)
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, None)))
+
+
 def differences_of(run: Run, sizes: tuple[float, ...] = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)) -> Differences:
     """dJ/du of each weight. scale: the largest on which sizes agree. moves: where no size gives zero."""
     count = STEPS * BATCH
     axes = np.eye(count).reshape(count, STEPS, BATCH)
     moved = np.concatenate([np.asarray(run.weights)[None] + sign * size * axes for size in sizes for sign in (1, -1)])
-    value = jax.jit(jax.vmap(lambda u: pmp.objective(run.problem, run.x0, u, run.inputs)))(jnp.asarray(moved))
+    value = objective_of(run.problem)(run.x0, jnp.asarray(moved), run.inputs)
     values = np.asarray(value).reshape(len(sizes), 2, STEPS, BATCH)
     slopes = np.stack([(ahead - behind) / (2 * size) for (ahead, behind), size in zip(values, sizes, strict=True)])
     gaps = np.abs(np.diff(slopes, axis=0))

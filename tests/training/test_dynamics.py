@@ -33,24 +33,24 @@ def test_pullback_equals_the_transposed_derivative_of_the_step(float64, optimize
     for t in range(3):
         state = step(state, plant.weights[t], jax.tree.map(lambda leaf, t=t: leaf[t], plant.batches))
     control, input = plant.weights[3], jax.tree.map(lambda leaf: leaf[3], plant.batches)
-    moving, fixed = trees.split(state)
-    covector = random_like(moving)
+    differentiable, static = trees.partition(state)
+    covector = random_like(differentiable)
 
     @jax.jit
-    def both(moving, control):
+    def both(differentiable, control):
         following, vjp = jax.vjp(
-            lambda m, u: trees.split(dynamics.step(trees.merge(m, fixed), u, input))[0], moving, control
+            lambda m, u: trees.partition(dynamics.step(trees.combine(m, static), u, input))[0], differentiable, control
         )
-        found, pull = dynamics.pullback(trees.merge(moving, fixed), control, input)
+        found, pull = dynamics.pullback(trees.combine(differentiable, static), control, input)
         pulled = pull(covector)
-        _, along = jax.jvp(lambda p: plant.losses(p, input), (moving.params,), (pulled.gradient_cotangent,))
-        return (following, *vjp(covector)), (trees.split(found)[0], pulled.state, pulled.control), along
+        _, along = jax.jvp(lambda p: plant.losses(p, input), (differentiable.params,), (pulled.gradient_cotangent,))
+        return (following, *vjp(covector)), (trees.partition(found)[0], pulled.state, pulled.control), along
 
-    expected, found, along = both(moving, control)
+    expected, found, along = both(differentiable, control)
     for a, b in zip(found, expected, strict=True):
         assert jax.tree.structure(a) == jax.tree.structure(b)
         assert relative_error(a, b) < 1e-12
-    # The derivative in an example's weight is <direction, grad l_n>.
+    # The derivative in an example's weight is <gradient_cotangent, grad l_n>.
     assert relative_error(along, expected[2]) < 1e-12
 
 

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from pmpjax.data import Prepared, batch_schedule, packed_rows, scheduled_batches
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.runs import write_json
-from pmpjax.runs.progress import Bar
+from pmpjax.runs.pipeline import Context
 from pmpjax.runs.seeds import stage_generator, stage_key, stage_seed
-from pmpjax.train import OptimizerConfig, adamw, load_params, load_state, save_params, save_state, train
+from pmpjax.train import (
+    OptimizerConfig,
+    Saving,
+    adamw,
+    load_params,
+    load_state,
+    save_params,
+    save_state,
+    train,
+    train_step,
+)
 from pmpjax.train.model import ModelConfig, forward_flops
 from pmpjax.train.warm_start import WarmStart, warm_start
 
@@ -39,49 +48,40 @@ class ProxyConfig:
     model: ModelConfig | None = None
 
 
-def build_proxy(
-    config: ProxyConfig,
-    model: ModelConfig,
-    prepared: Prepared,
-    seed: int,
-    folder: Path,
-    bar: Bar,
-    mesh: Mesh | None = None,
-) -> None:
-    """Fills `folder` with params.npz (theta_0), moments.npz (the optimizer's state there) and proxy.json; goes on from
-    the checkpoints that it finds there."""
-    decoder_config = model.decoder(prepared.vocabulary)
+def build_proxy(config: ProxyConfig, model: ModelConfig, at: Context[Prepared]) -> None:
+    """Fills the folder with params.npz (theta_0), moments.npz (the optimizer's state there) and proxy.json; goes on
+    from the checkpoints that it finds there."""
+    prepared, decoder_config = at.data, model.decoder(at.data.vocabulary)
     decoder = Decoder(decoder_config)
-    documents = stage_generator(seed, "proxy", "documents").permutation(len(prepared.documents.ids))
-    wanted = config.steps * config.batch * prepared.source_rows.shape[1]
+    documents = stage_generator(at.seed, "proxy", "documents").permutation(len(prepared.documents.ids))
+    wanted = config.steps * config.batch * prepared.source.tokens.shape[1]
     taken = int(prepared.documents.n_tokens[documents].cumsum().searchsorted(wanted)) + 1
-    tokens, lengths = packed_rows(prepared, documents[:taken])
+    rows = packed_rows(prepared, documents[:taken])
+    order = stage_seed(at.seed, "proxy", "order")
     trained = train(
-        example_losses(decoder),
-        adamw(config.optimizer, config.steps),
-        initialise(decoder, stage_key(seed, "proxy", "init"), tokens[:1]),
-        scheduled_batches(
-            Rows(tokens, lengths),
-            batch_schedule(len(tokens), config.steps, config.batch, seed=stage_seed(seed, "proxy", "order")),
+        train_step(
+            example_losses(decoder),
+            adamw(config.optimizer, config.steps),
+            mesh=at.mesh,
+            steps_per_call=config.steps_per_call,
         ),
+        initialise(decoder, stage_key(at.seed, "proxy", "init"), rows.tokens[:1]),
+        scheduled_batches(rows, batch_schedule(len(rows.tokens), config.steps, config.batch, seed=order)),
         config.steps,
-        checkpoints=folder / "checkpoints",
-        save_every=config.save_every,
-        steps_per_call=config.steps_per_call,
-        progress=lambda report: bar.update(report.steps, loss=report.loss),
-        mesh=mesh,
+        saving=Saving(at.folder / "checkpoints", config.save_every),
+        progress=lambda report: at.bar.update(report.steps, loss=report.loss),
     )
-    save_params(folder / "params", trained.params)
-    save_state(folder / "moments", trained.opt_state)
+    save_params(at.folder / "params", trained.params)
+    save_state(at.folder / "moments", trained.opt_state)
     facts: dict[str, Any] = {
         "documents": taken,
-        "rows": len(tokens),
+        "rows": len(rows.tokens),
         "first_loss": float(trained.losses[0]),
         "final_loss": float(trained.losses[-10:].mean()),
-        "flops": proxy_flops(config, decoder_config, tokens.shape[1]),
+        "flops": proxy_flops(config, decoder_config, rows.tokens.shape[1]),
     }
-    write_json(folder / "proxy.json", facts)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    write_json(at.folder / "proxy.json", facts)
+    shutil.rmtree(at.folder / "checkpoints", ignore_errors=True)
 
 
 def proxy_flops(config: ProxyConfig, decoder: DecoderConfig, length: int) -> float:

@@ -1,27 +1,29 @@
-"""The stage `select`: which documents are trained on."""
+"""The stage `select`: which documents are trained on, and how often."""
 
 import dataclasses
-import functools
-import json
 import math
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
 from pmpjax.baselines import Scorer
-from pmpjax.data import DocumentTable, Prepared
-from pmpjax.pds.origins import origin_group
+from pmpjax.data import Prepared
+from pmpjax.data.origins import origin_groups
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key
-from pmpjax.scoring.engine import StoredScores
-from pmpjax.scoring.top_r import Chosen, Corpus, Documents, Passes, gumbel_selection, measure
+from pmpjax.scoring.repetition import repetitions_by_rank
+from pmpjax.scoring.selected import write_selected
+from pmpjax.scoring.stored import StoredScores
+from pmpjax.scoring.top_r import Chosen, Documents, Scale, gumbel_selection, measure
+
+PART = 1 << 20
+"""Documents that the selection sorts at a time, with those that are kept."""
 
 SCHEMA = pa.schema(
     [
@@ -42,10 +44,10 @@ class SelectConfig:
         ratio: share of the source's tokens.
         temperature: tau of the Gumbel noise on standardised scores; 0 keeps the highest.
         largest_share: no group of origins (a kind of harvested text, an ending of files) has more than this share of
-            the budget; its documents are passed over from the first one on that would bring it above.
-        falling: methods whose documents come as often as their rank says (`falling_weights`); all others, as their
-            papers have it, take each chosen document once. What a weight is worth is seen only where the highest ranks
-            are right: AdamW's worths and RHO-Loss gain by it, SGD's worths do not (`experiments/pds_compare.md`).
+            the budget; its documents are left out from the first one on that would exceed it.
+        repeat_by_rank: methods whose documents are repeated by their rank (`rank_weights`); all others, as in their
+            papers, take each chosen document once. Repetition helps only where the highest ranks are right:
+            AdamW's scores and RHO-Loss gain by it, SGD's scores do not (`experiments/pds_compare.md`).
         slope: of those weights, in [0, 1]: from 1 + slope for the first document to 1 - slope for the last. It is for
             trainings of less than two passes over the selection; where more would be made, a larger ratio is better
             than less slope (`experiments/pds_small.md`).
@@ -54,7 +56,7 @@ class SelectConfig:
     ratio: float = 0.4
     temperature: float = 0.1
     largest_share: float = 1.0
-    falling: tuple[str, ...] = ()
+    repeat_by_rank: tuple[str, ...] = ()
     slope: float = 1.0
 
     def __post_init__(self):
@@ -87,9 +89,10 @@ def build_select(
             the source's, `selected_fraction`.
     """
     table = prepared.documents
-    groups = np.zeros(len(table.ids), np.int64)
-    if config.largest_share < 1:
-        groups = np.unique([origin_group(origin) for origin in table.origins], return_inverse=True)[1].astype(np.int64)
+    groups = np.zeros(len(table.ids), np.int64) if config.largest_share == 1 else origin_groups(table.origins)[1]
+    stored = {
+        name: _measured(method.read(prepared)) for name, method in methods.items() if isinstance(method, StoredScores)
+    }
     facts: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
     first = (next(iter(methods)), seeds[0])
     with (
@@ -98,22 +101,21 @@ def build_select(
     ):
         for seed in seeds:
             for name, method in methods.items():
-                passes = _passes(prepared, method, groups, stage_key(seed, "select", name, "scores"))
-                corpus = measure(passes)
-                chosen = _choose(config, passes, corpus, stage_key(seed, "select", name, "gumbel"))
-                times = np.ones(len(chosen.tokens), np.int64)
-                if name in config.falling:
-                    offset = stage_generator(seed, "select", name, "times").random()
-                    times = falling_times(chosen.tokens, config.ratio * corpus.tokens, offset, config.slope)
-                tokens = int(times @ chosen.tokens)
-                facts[name].append(
-                    {"documents": int((times > 0).sum()), "tokens": tokens, "all_equal": corpus.deviation == 0}
+                scores, scale = stored.get(name) or _measured(
+                    method(prepared, stage_key(seed, "select", name, "scores"))
                 )
-                writer.write_table(_selection(prepared, name, seed, chosen, times))
+                documents = Documents(scores, table.n_tokens, groups)
+                chosen, count = _choose(config, documents, scale, name, seed)
+                tokens, all_equal = int(count @ chosen.tokens), scale.deviation == 0
+                facts[name].append({"documents": int((count > 0).sum()), "tokens": tokens, "all_equal": all_equal})
+                position = np.repeat(chosen.position, count)
+                ids = table.ids[position].tolist()
+                columns = [[name] * len(ids), [seed] * len(ids), position, ids, scores[position]]
+                writer.write_table(pa.table(columns, schema=SCHEMA))
                 if (name, seed) == first:
-                    by_score = np.argsort(-chosen.score, kind="stable")
-                    by_score = by_score[times[by_score] > 0]
-                    columns = (column[by_score] for column in (chosen.position, chosen.score, times))
+                    best = np.argsort(-chosen.score, kind="stable")
+                    best = best[count[best] > 0]
+                    columns = (column[best] for column in (chosen.position, chosen.score, count))
                     write_selected(folder / "selected.jsonl", table, *columns)
                 bar.update(1)
     of_first = facts[first[0]][0]
@@ -128,127 +130,29 @@ def build_select(
     )
 
 
-def _choose(config: SelectConfig, passes: Passes, corpus: Corpus, key: Array) -> Chosen:
-    """The chosen documents in the order of choice: their numbers alone are all in memory."""
-    parts = gumbel_selection(
-        passes,
-        corpus,
-        key,
+def _measured(scores: Any) -> tuple[np.ndarray, Scale]:
+    scores = np.asarray(scores, np.float64)
+    return scores, measure(scores)
+
+
+def _choose(
+    config: SelectConfig, documents: Documents, scale: Scale, name: str, seed: int
+) -> tuple[Chosen, Int[np.ndarray, " chosen"]]:
+    """The chosen documents in the order of choice, and how often each one comes in one pass."""
+    budget = config.ratio * int(documents.tokens.sum())
+    parts = (slice(begin, begin + PART) for begin in range(0, len(documents.score), PART))
+    chosen = gumbel_selection(
+        (Documents(*(column[part] for column in documents)) for part in parts),
+        scale,
+        stage_key(seed, "select", name, "gumbel"),
         temperature=config.temperature,
-        budget=config.ratio * corpus.tokens,
+        budget=budget,
         share=config.largest_share,
     )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(-Chosen(*columns).value, kind="stable")
-    return Chosen(*(column[order] for column in columns))
-
-
-def falling_weights(tokens: Int[np.ndarray, " chosen"], slope: float = 1.0) -> Float[np.ndarray, " chosen"]:
-    """w_n = 1 + slope (1 - 2 F_n): F_n is the share of the chosen tokens chosen before the middle of document n.
-
-    By tokens their mean is 1: what is seen stays as much. `tokens`: of documents in the order of choice. `slope`: in
-    [0, 1]; 1 is from twice to not at all.
-
-    The worth is a derivative in the weights: a step along it gives the worthier documents more, and they are worth less
-    with each time that they come. The paper's projection on the simplex would weigh by the worths themselves; weights
-    by rank do the same with whatever tails the worths have.
-
-    >>> falling_weights(np.array([1, 2, 1])).tolist()
-    [1.75, 1.0, 0.25]
-    >>> falling_weights(np.array([1, 2, 1]), slope=0.5).tolist()
-    [1.375, 1.0, 0.625]
-    """
-    before = np.cumsum(tokens) - tokens / 2
-    return 1 + slope * (1 - 2 * before / max(1, int(np.sum(tokens))))
-
-
-def falling_times(
-    tokens: Int[np.ndarray, " chosen"], budget: float, offset: float, slope: float = 1.0
-) -> Int[np.ndarray, " chosen"]:
-    """How often each document comes in one pass: `whole_times` of its falling weight.
-
-    Where rounding would bring more tokens than `budget`, the last documents are left out; the first always comes.
-
-    >>> falling_times(np.array([1, 1, 1, 1]), budget=4.0, offset=0.5).tolist()
-    [2, 1, 1, 0]
-    """
-    times = whole_times(falling_weights(tokens, slope), offset)
-    times[np.cumsum(times * tokens) > budget] = 0
-    times[:1] = np.maximum(times[:1], 1)
-    return times
-
-
-def whole_times(weights: Float[np.ndarray, " chosen"], offset: float) -> Int[np.ndarray, " chosen"]:
-    """How often each comes: w_n rounded down or up, so that all before it together are within one of their weights.
-
-    Over an offset drawn evenly from [0, 1) the expectation of each is its weight (systematic sampling).
-
-    >>> whole_times(np.array([1.75, 1.0, 0.25]), offset=0.5).tolist()
-    [2, 1, 0]
-    """
-    ends = np.floor(np.cumsum(weights) + offset).astype(np.int64)
-    return np.diff(ends, prepend=0)
-
-
-def _passes(prepared: Prepared, method: Scorer, groups: np.ndarray, key: Array) -> Passes:
-    """A method's documents in parts; scores that lie in a file are read from it again at each pass."""
-    if isinstance(method, StoredScores):
-        method.check(prepared)
-        parts = method.parts
-    else:
-        scores = np.asarray(method(prepared, key), np.float64)
-        parts = functools.partial(iter, [scores])
-
-    def passes() -> Iterator[Documents]:
-        begin = 0
-        for scores in parts():
-            end = begin + len(scores)
-            yield Documents(scores, prepared.documents.n_tokens[begin:end], groups[begin:end])
-            begin = end
-
-    return passes
-
-
-def _selection(prepared: Prepared, method: str, seed: int, chosen: Chosen, times: np.ndarray) -> pa.Table:
-    position, count = np.repeat(chosen.position, times), int(times.sum())
-    ids, score = prepared.documents.ids[position].tolist(), np.repeat(chosen.score, times)
-    return pa.table([[method] * count, [seed] * count, position, ids, score], schema=SCHEMA)
-
-
-def write_selected(
-    path: Path, table: DocumentTable, documents: np.ndarray, scores: np.ndarray, times: np.ndarray
-) -> None:
-    """One line of JSON a document, in the order given: id, origin, score, times, text; a few texts in memory at a time.
-
-    Texts lie in the corpus's order: their lines go to a nameless file as they come, and from there to their places.
-    """
-    order = np.argsort(documents, kind="stable")
-    begins, sizes = np.zeros(len(documents), np.int64), np.zeros(len(documents), np.int64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent) as lines, atomic(path) as temporary, open(temporary, "wb") as file:
-        for place, text in zip(order, _texts(table, documents[order]), strict=True):
-            document = documents[place]
-            line = {
-                "id": table.ids[document],
-                "origin": table.origins[document],
-                "score": float(scores[place]),
-                "times": int(times[place]),
-                "text": text,
-            }
-            begins[place] = lines.tell()
-            sizes[place] = lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
-            lines.seek(begin)
-            file.write(lines.read(size))
-
-
-def _texts(table: DocumentTable, documents: np.ndarray) -> Iterator[str]:
-    """The texts of documents of rising index, from one reading of the column."""
-    first = 0
-    for batch in pq.ParquetFile(table.path).iter_batches(1024, columns=["text"]):
-        wanted = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + len(batch))]
-        yield from batch["text"].take(pa.array(wanted - first)).to_pylist()
-        first += len(batch)
+    if name not in config.repeat_by_rank:
+        return chosen, np.ones(len(chosen.tokens), np.int64)
+    offset = stage_generator(seed, "select", name, "times").random()
+    return chosen, repetitions_by_rank(chosen.tokens, budget, offset, config.slope)
 
 
 def load_selections(folder: Path) -> dict[tuple[str, int], np.ndarray]:

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 import pmpjax as pmp
 from pmpjax.data import Prepared
-from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.sweep.diagnostics import agreement, conditions, consistency, spread_over_time
 from pmpjax.pds.sweep.outer import Outcome, algorithm_1, setting
-from pmpjax.pds.sweep.problem import Proxy, learning_rate
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, learning_rate
 from pmpjax.pds.sweep.scores import Solved, instance_scores
 from pmpjax.runs import atomic, write_json
 from pmpjax.runs.progress import Bar
@@ -50,7 +49,7 @@ def build_solve(config: SolveConfig, proxy: Proxy, prepared: Prepared, seed: int
     _write_scores(folder / "scores.parquet", prepared, everything.rows, last.best)
     checked = consistency(config, proxy, last.run.batches, last.best, stage_key(seed, "solve", "consistency"))
     best, health = last.best, last.best.health
-    length = prepared.source_rows.shape[1] - 1
+    length = prepared.source.tokens.shape[1] - 1
     write_json(
         folder / "solve.json",
         {
@@ -72,11 +71,11 @@ def build_solve(config: SolveConfig, proxy: Proxy, prepared: Prepared, seed: int
             "learning_rate": learning_rate(config.inner_optimizer, config.learning_rate, proxy.start.optimizer),
             "steps": config.steps,
             "instances": len(everything.rows),
-            "short_rows_left_out": int((prepared.source_lengths < config.minimum_tokens).sum()),
+            "short_rows_left_out": int((prepared.source.lengths < config.minimum_tokens).sum()),
             "flops": solve_flops(
                 config,
                 len(everything.rows),
-                len(prepared.dev_rows),
+                len(prepared.dev.tokens),
                 lambda count: forward_flops(proxy.decoder.config, count * length),
             ),
         },
@@ -90,7 +89,7 @@ def _write_scores(path: Path, prepared: Prepared, rows: np.ndarray, solved: Solv
             "row": rows,
             "document": document,
             "id": list(prepared.documents.ids[document]),
-            "tokens": prepared.source_lengths[rows],
+            "tokens": prepared.source.lengths[rows],
             "score": instance_scores(solved),
             "last_score": np.asarray(solved.scores, np.float64),
             "weight": np.asarray(solved.weights, np.float64),

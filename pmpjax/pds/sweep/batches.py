@@ -5,10 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmpjax.data import Prepared, batch_schedule
-from pmpjax.models import Rows
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Step
+from pmpjax.data import Prepared, Rows, batch_schedule
+from pmpjax.pds.sweep.problem import SolveConfig, Step
 from pmpjax.runs.seeds import stage_generator, stage_seed
 
 
@@ -21,11 +19,11 @@ class Batches(NamedTuple):
 
 def draw_instances(config: SolveConfig, prepared: Prepared, seed: int) -> Int[np.ndarray, " instances"]:
     """Rows of the source for the proxy set: uniform, without replacement, among those long enough; ascending."""
-    long = np.flatnonzero(prepared.source_lengths >= config.minimum_tokens)
+    long = np.flatnonzero(prepared.source.lengths >= config.minimum_tokens)
     if not len(long):
         raise ValueError(
             f"no row of the source has {config.minimum_tokens} tokens, the longest has "
-            f"{int(prepared.source_lengths.max())}; lower --solve.minimum-tokens"
+            f"{int(prepared.source.lengths.max())}; lower --solve.minimum-tokens"
         )
     drawn = stage_generator(seed, "solve", "instances").permutation(long)[: config.instances]
     return np.sort(drawn)
@@ -53,11 +51,11 @@ def draw_batches(
         order = stage_seed(seed, "solve", "order")
         index = batch_schedule(len(instances.tokens), config.steps, config.batch, seed=order)
     train = Rows(instances.tokens[index], instances.lengths[index])
-    everything = Rows(prepared.dev_rows, prepared.dev_lengths)
+    everything = prepared.dev
     if config.dev_batch is None:
         return Batches(Step(train, index, None), everything)
     dev = batch_schedule(
-        len(prepared.dev_rows), config.steps, config.dev_batch, seed=stage_seed(seed, "solve", "dev order")
+        len(prepared.dev.tokens), config.steps, config.dev_batch, seed=stage_seed(seed, "solve", "dev order")
     )
     return Batches(Step(train, index, Rows(everything.tokens[dev], everything.lengths[dev])), None)
 

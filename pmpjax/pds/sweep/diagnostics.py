@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 import pmpjax as pmp
-from pmpjax.control.conditions import Check, conditions_at, consistency_check
+from pmpjax.control.conditions import Check, conditions_at
+from pmpjax.control.verify import consistency_check
 from pmpjax.pds.sweep.batches import Batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, initial_state, learning_rate, proxy_problem
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, initial_state, learning_rate, proxy_problem
 from pmpjax.pds.sweep.scores import Solved
 from pmpjax.statistics import rank_correlation
 from pmpjax.train import OptimizerConfig

@@ -35,12 +35,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 import pmpjax as pmp
-from pmpjax.data import Prepared
-from pmpjax.models import Rows
+from pmpjax.data import Prepared, Rows
 from pmpjax.pds.sweep.batches import Batches, draw_batches, draw_by_weight, draw_instances, draw_members
-from pmpjax.pds.sweep.config import SolveConfig, Trajectory
 from pmpjax.pds.sweep.diagnostics import check_health
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, Trajectory
 from pmpjax.pds.sweep.scores import Solved, score_instances
 from pmpjax.runs.seeds import stage_generator
 from pmpjax.statistics import standardised
@@ -58,7 +56,7 @@ class Setting(NamedTuple):
     @property
     def instances(self) -> Rows:
         """The proxy set, N rows."""
-        return Rows(self.prepared.source_rows[self.rows], self.prepared.source_lengths[self.rows])
+        return self.prepared.source.take(self.rows)
 
 
 class Run(NamedTuple):

@@ -1,7 +1,7 @@
 """The controlled system: a proxy that goes on training, with one weight for each instance of the proxy set."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,127 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 import pmpjax as pmp
-from pmpjax.models import Decoder, Rows, example_losses
-from pmpjax.pds.sweep.config import InnerOptimizer, SolveConfig
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, example_losses
 from pmpjax.train import OptimizerConfig, adamw
 from pmpjax.train.heldout import mean_loss, row_terms
 from pmpjax.train.mesh import sharded_losses
 from pmpjax.train.warm_start import WarmStart
 from pmpjax.training import TrainState
+
+InnerOptimizer = Literal["adamw", "sgd"]
+
+
+class Trajectory(NamedTuple):
+    """One inner run of Algorithm 1 and the outer steps on it. `pmpjax.pds.sweep.outer` goes through a tuple of them.
+
+    batches: drawn evenly, from the "source" as it comes, or in proportion to the "weights" found so far.
+    instances: of the proxy set, drawn from and scored; None is all. A trajectory has at least those of the one before.
+    outer_steps: sweeps; the first has uniform weights, each later one those after a proximal step.
+    outer_rate: r of that step, gamma <- prox(gamma + (r / N) z), z the standardised scores. Halved where J rose.
+    every: instances are scored at each step divisible by it; None is at the first alone.
+    """
+
+    batches: Literal["source", "weights"] = "source"
+    instances: int | None = None
+    outer_steps: int = 1
+    outer_rate: float = 0.5
+    every: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveConfig:
+    """The inner training run of the proxy, and what is evaluated along its costate.
+
+    Attributes:
+        instances: rows of the source in the proxy set, or all that are long enough. An instance's score is mostly its
+            own noise, which the regressor averages out: more of them once are better than fewer several times.
+        minimum_tokens: shorter rows (the ends of documents) are no instances; their gradients are mostly noise.
+        steps: T.
+        batch: rows of the proxy set in a step.
+        inner_optimizer: of the proxy's run: "adamw", which trained the proxy, from the moments that it ended with, or
+            the paper's "sgd". AdamW's scores choose better; along text as it comes they do not find noise, along the
+            selection they do (`experiments/pds_compare.md`).
+        trajectory: what the run that the costate goes back along is trained on: text as it comes, "source", as in the
+            paper, or the "selection": batches that follow the weights after a first, small sweep along the source.
+        first_instances: of that first sweep; None is four for each place of its batches.
+        first_rate: r of the outer step after that first sweep (`Trajectory`); 5 leaves weight on a good fifth of the
+            instances.
+        add_scores: along the selection, an instance's score is the sum of its standardised scores along both runs
+            (`instance_scores`); where False, that along the selection alone, which undervalues what that run is full
+            of. Only where `every` is None: step 0 is the only one at which both runs are at one point.
+        learning_rate: of the inner optimizer; None is 0.1 for SGD, for AdamW a quarter of the last of the proxy's
+            training. Too large a step is unstable for the costate while the loss looks fine; too small a one moves the
+            proxy so little that only the words of a text count: with SGD at 0.02 37% of texts whose tokens are shuffled
+            score higher than as they were, at 0.1 8% (installed-docs, preset tiny).
+        dev_batch: rows of the target's dev split in a step's desired loss, a fresh draw each step; None takes them all.
+        every: the proxy set is scored at each step divisible by it; None is at the first alone.
+        chunk: rows evaluated at once.
+        outer_steps: sweeps on the last trajectory (`Trajectory`). The paper stops at one.
+        outer_rate: r of their steps.
+        largest_growth: a costate that grows more than this on its way back is refused, as one that is not finite.
+    """
+
+    instances: int = 24_576
+    minimum_tokens: int = 32
+    steps: int = 64
+    batch: int = 16
+    inner_optimizer: InnerOptimizer = "adamw"
+    trajectory: Literal["source", "selection"] = "selection"
+    first_instances: int | None = None
+    first_rate: float = 5.0
+    add_scores: bool = True
+    learning_rate: float | None = None
+    dev_batch: int | None = 32
+    every: int | None = None
+    chunk: int = 32
+    outer_steps: int = 1
+    outer_rate: float = 0.5
+    largest_growth: float = 1e4
+
+    def __post_init__(self):
+        counts = ("instances", "first_instances", "steps", "batch", "every", "chunk", "outer_steps", "dev_batch")
+        for name in (*counts, "first_rate", "learning_rate", "outer_rate"):
+            value = getattr(self, name)
+            if value is not None and (value < 1 if name in counts else value <= 0):
+                expected = "at least 1" if name in counts else "a positive number"
+                raise ValueError(f"solve: {name} {value}, expected {expected}")
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """What Algorithm 1 goes through: the paper's one trajectory, or the default's two.
+
+        >>> [(one.batches, one.instances) for one in SolveConfig().trajectories]
+        [('source', 4096), ('weights', None)]
+        >>> SolveConfig(trajectory="source").trajectories == (Trajectory("source"),)
+        True
+        """
+        last = Trajectory("source", None, self.outer_steps, self.outer_rate, self.every)
+        if self.trajectory == "source":
+            return (last,)
+        few = 4 * self.steps * self.batch if self.first_instances is None else self.first_instances
+        return Trajectory("source", few, outer_rate=self.first_rate), last._replace(batches="weights")
+
+    @property
+    def period(self) -> int:
+        """Steps from one evaluation of the proxy set to the next."""
+        return self.steps if self.every is None else self.every
+
+    @property
+    def evaluations(self) -> int:
+        """How often a sweep evaluates the proxy set."""
+        return -(-self.steps // self.period)
+
+    @property
+    def sweeps(self) -> int:
+        """Sweeps of all trajectories."""
+        return sum(trajectory.outer_steps for trajectory in self.trajectories)
+
+    @property
+    def adds(self) -> bool:
+        """Whether scores along several trajectories are added."""
+        return self.add_scores and self.trajectory == "selection" and self.evaluations == 1
+
 
 SGD_RATE = 0.1
 ADAMW_SHARE = 0.25

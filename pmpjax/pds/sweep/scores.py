@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, PyTree
 
 import pmpjax as pmp
 from pmpjax import observables as obs
-from pmpjax.models import Decoder, DecoderConfig, Rows
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig
 from pmpjax.pds.sweep.batches import Batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, Step, initial_state, proxy_problem
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, Step, initial_state, proxy_problem
 from pmpjax.statistics import standardised
 from pmpjax.train import OptimizerConfig
 from pmpjax.train.mesh import place, sharded_losses
@@ -95,7 +95,9 @@ def sweep_function(
         state: pmp.TrainState, weights: Array, steps: Step, instances: Rows, dev: Rows | None, extra: tuple[PyTree, ...]
     ) -> pmp.Sweep:
         problem = proxy_problem(config, decoder, optimizer, dev, mesh)
-        scores = obs.contributions_of(sharded_losses(decoder, mesh), instances, chunk=config.chunk, beside=extra)
+        scores = obs.contributions_of(
+            sharded_losses(decoder, mesh), instances, chunk=config.chunk, extra_directions=extra
+        )
         observe: dict[str, obs.Observable] = {
             "scores": obs.every(config.period, scores),
             "gradient": obs.control_gradient,

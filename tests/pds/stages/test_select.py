@@ -1,4 +1,4 @@
-"""The files of the selection, from scores in memory and in a file."""
+"""The files of the stage `select`, from scores in memory and in a file."""
 
 import dataclasses
 import json
@@ -10,19 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmpjax.baselines import random
-from pmpjax.pds.stages.select import (
-    SelectConfig,
-    build_select,
-    falling_times,
-    falling_weights,
-    load_selections,
-    whole_times,
-    write_selected,
-)
+from pmpjax.pds.stages import select
+from pmpjax.pds.stages.select import SelectConfig, build_select, load_selections
 from pmpjax.runs.seeds import stage_key
-from pmpjax.scoring.engine import StoredScores
-from pmpjax.scoring.top_r import gumbel_order, within_budget
-from tests.pds.synthetic import Recorder, prepared_corpus
+from pmpjax.scoring.stored import StoredScores
+from pmpjax.scoring.top_r import gumbel_noise
+from tests.corpora import Recorder, prepared_corpus
+from tests.oracles import gumbel_order, within_budget
 
 
 @pytest.mark.parametrize(
@@ -58,7 +52,8 @@ def test_files_of_the_stage(tmp_path):
         assert 0.2 * total < prepared.documents.n_tokens[documents].sum() <= 0.3 * total
         assert method == "random" or (documents % 2 == 0).all()
     assert set(selections["random", 3]) != set(selections["random", 4])
-    order = gumbel_order(np.asarray(even(prepared, None)), config.temperature, stage_key(3, "select", "pds", "gumbel"))
+    noise = gumbel_noise(stage_key(3, "select", "pds", "gumbel"), 0, len(prepared.documents.ids))
+    order = gumbel_order(np.asarray(even(prepared, None)), config.temperature * noise)
     expected = within_budget(order, prepared.documents.n_tokens, 0.3 * total)
     np.testing.assert_array_equal(selections["pds", 3], expected)
 
@@ -72,47 +67,22 @@ def test_files_of_the_stage(tmp_path):
     assert facts["all_equal"] is False
 
 
-def test_falling_weights_have_mean_one_by_tokens_and_whole_times_keep_them():
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(1, 500, 300)
-    weights = falling_weights(tokens)
-    assert (np.diff(weights) < 0).all() and 0 < weights[-1] < 0.1 and 1.9 < weights[0] < 2
-    assert weights @ tokens == pytest.approx(tokens.sum())
-    times = [whole_times(weights, offset) for offset in generator.random(2000)]
-    assert all(np.abs(each - weights).max() < 1 and np.abs(np.cumsum(each - weights)).max() < 1 for each in times)
-    np.testing.assert_allclose(np.mean(times, axis=0), weights, atol=0.06)
-    np.testing.assert_allclose(falling_weights(tokens, 0.25) - 1, (weights - 1) / 4, atol=1e-12)
-    np.testing.assert_array_equal(falling_times(tokens, float(tokens.sum()), 0.3, slope=0.0), 1)
-    assert falling_weights(np.array([7])).tolist() == [1.0] and whole_times(np.ones(1), 0.9).tolist() == [1]
-
-
-@pytest.mark.parametrize("sizes", [(1, 500), (1, 2), (400, 401)])
-def test_falling_times_keep_the_budget_and_always_bring_a_document(sizes):
-    generator = np.random.default_rng(1)
-    for count in (1, 2, 3, 40):
-        tokens = generator.integers(*sizes, count)
-        for offset in generator.random(50):
-            times = falling_times(tokens, float(tokens.sum()), offset)
-            assert times[0] >= 1 and times.min() >= 0 and times.max() <= 2 and times @ tokens <= tokens.sum()
-    assert falling_times(np.array([10, 1]), 11.0, 0.95).tolist() == [1, 0], "twice the first would be more than both"
-
-
-def test_only_methods_that_fall_take_documents_twice(tmp_path):
+def test_only_methods_that_repeat_by_rank_take_documents_twice(tmp_path):
     prepared = prepared_corpus(tmp_path)
     scores = np.random.default_rng(0).normal(size=len(prepared.documents.ids))
-    config = SelectConfig(ratio=0.5, temperature=0.0, falling=("pds",))
+    config = SelectConfig(ratio=0.5, temperature=0.0, repeat_by_rank=("pds",))
     methods = {"pds": lambda prepared, key: scores, "other": lambda prepared, key: scores}
     build_select(config, prepared, methods, range(2), tmp_path, Recorder())
     chosen, facts = load_selections(tmp_path), json.loads((tmp_path / "select.json").read_text())
     tokens, total = prepared.documents.n_tokens, prepared.documents.n_tokens.sum()
     for seed in range(2):
-        falling, equal = chosen["pds", seed], chosen["other", seed]
-        assert set(falling) < set(equal) and len(set(equal)) == len(equal)
-        times = np.bincount(falling, minlength=len(scores))[equal]  # in the order of choice
+        repeated, equal = chosen["pds", seed], chosen["other", seed]
+        assert set(repeated) < set(equal) and len(set(equal)) == len(equal)
+        times = np.bincount(repeated, minlength=len(scores))[equal]  # in the order of choice
         assert times.max() == 2 and times[: len(times) // 4].mean() > 1.5 > 0.5 > times[-len(times) // 4 :].mean()
-        assert 0.9 * tokens[equal].sum() < tokens[falling].sum() <= config.ratio * total
-        assert facts["selections"]["pds"][seed]["documents"] == len(set(falling))
-        assert facts["selections"]["pds"][seed]["tokens"] == tokens[falling].sum()
+        assert 0.9 * tokens[equal].sum() < tokens[repeated].sum() <= config.ratio * total
+        assert facts["selections"]["pds"][seed]["documents"] == len(set(repeated))
+        assert facts["selections"]["pds"][seed]["tokens"] == tokens[repeated].sum()
     assert facts["selected_fraction"] == pytest.approx(tokens[chosen["pds", 0]].sum() / total)
     lines = [json.loads(line) for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
     documents, times = np.unique(chosen["pds", 0], return_counts=True)
@@ -122,43 +92,20 @@ def test_only_methods_that_fall_take_documents_twice(tmp_path):
     )
 
 
-def test_scores_in_a_file_are_chosen_from_as_those_in_memory(tmp_path):
+def test_scores_in_a_file_are_read_once_and_chosen_from_as_those_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(select, "PART", 7)  # parts of the corpus change nothing
     prepared = prepared_corpus(tmp_path)
     scores = np.random.default_rng(0).normal(size=len(prepared.documents.ids))
     path = tmp_path / "scores.parquet"
     pq.write_table(pa.table({"id": list(prepared.documents.ids), "score": scores}), path, row_group_size=7)
+    opened, whole = [], pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda at, **options: opened.append(at) or whole(at, **options))
     for name, method in (("file", StoredScores(path)), ("memory", lambda prepared, key: scores)):
-        build_select(SelectConfig(), prepared, {"one": method}, range(1), tmp_path / name, Recorder())
+        build_select(SelectConfig(), prepared, {"one": method}, range(3), tmp_path / name, Recorder())
+        monkeypatch.setattr(select, "PART", 10**6)
+    assert opened.count(path) == 1
     for name in ("selected.jsonl", "selections.parquet", "select.json"):
         assert (tmp_path / "file" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
-
-
-def test_a_file_of_other_documents_is_refused(tmp_path):
-    prepared = prepared_corpus(tmp_path)
-    ids = list(prepared.documents.ids)
-    for number, wrong in enumerate((ids[::-1], ids[:-1], [*ids, "one more"])):
-        path = tmp_path / f"{number}.parquet"
-        pq.write_table(pa.table({"id": wrong, "score": np.arange(len(wrong), dtype=float)}), path)
-        with pytest.raises(ValueError, match=f"{number}.parquet scores other documents"):
-            build_select(SelectConfig(), prepared, {"one": StoredScores(path)}, range(1), tmp_path, Recorder())
-    assert not (tmp_path / "selections.parquet").exists()
-
-
-def test_texts_come_in_the_order_asked_for_whatever_their_length(tmp_path):
-    prepared = prepared_corpus(tmp_path)
-    count = 3000
-    texts = [f"{index}\n\u2028é" * (index % 7) for index in range(count)]
-    names = np.array([str(index) for index in range(count)], object)
-    table = prepared.documents._replace(path=tmp_path / "many.parquet", ids=names, origins=names)
-    pq.write_table(pa.table({"text": texts}), table.path, row_group_size=700)
-    documents = np.random.default_rng(0).permutation(count)[:900]
-    write_selected(tmp_path / "out.jsonl", table, documents, -documents.astype(float), documents % 3)
-    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    expected = [
-        {"id": str(d), "origin": str(d), "score": -float(d), "times": int(d % 3), "text": texts[d]} for d in documents
-    ]
-    assert [json.loads(line) for line in lines] == expected
-    assert {path.name for path in tmp_path.iterdir()} == {"documents.parquet", "many.parquet", "out.jsonl"}
 
 
 def test_a_share_caps_what_one_group_of_origins_may_have(tmp_path):
@@ -176,7 +123,7 @@ def test_a_share_caps_what_one_group_of_origins_may_have(tmp_path):
     assert (load_selections(tmp_path)["pds", 0] % 2 == 0).all()
 
 
-def test_equal_scores_are_said_and_chosen_at_random(tmp_path):
+def test_equal_scores_are_reported_and_chosen_at_random(tmp_path):
     prepared = prepared_corpus(tmp_path)
     methods = {"flat": lambda prepared, key: jnp.ones(len(prepared.documents.ids)), "random": random}
     build_select(SelectConfig(), prepared, methods, range(2), tmp_path, Recorder())

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmpjax.models import Decoder, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.stages.solve import build_solve, sweep_flops
-from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.sweep.diagnostics import SweepError
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig
 from pmpjax.train.model import ModelConfig
-from tests.pds.synthetic import VOCABULARY, Recorder, prepared_corpus, warm_start
+from tests.corpora import VOCABULARY, Recorder, prepared_corpus, warm_start
 
 CONFIG = SolveConfig(
     instances=40,
@@ -36,7 +36,7 @@ MODEL = ModelConfig(width=8, layers=1, heads=2, key_value_heads=1, hidden=12)
 def solve_in(folder, config):
     prepared = prepared_corpus(folder)
     decoder = Decoder(MODEL.decoder(VOCABULARY))
-    params = initialise(decoder, jax.random.key(0), prepared.source_rows[:1])
+    params = initialise(decoder, jax.random.key(0), prepared.source.tokens[:1])
     build_solve(config, Proxy(decoder, warm_start(params)), prepared, 0, folder, Recorder())
     return prepared
 
@@ -48,7 +48,7 @@ def test_instances_of_the_targets_language_score_higher(tmp_path):
     assert np.mean(score[good][:, None] > score[~good][None, :]) > 0.9  # the area under the ROC curve
     assert table["score"] == table["last_score"], "along one trajectory alone"
     rows = np.array(table["row"])
-    assert (prepared.source_lengths[rows] >= CONFIG.minimum_tokens).all()
+    assert (prepared.source.lengths[rows] >= CONFIG.minimum_tokens).all()
     assert len(set(rows)) == len(rows) == 40
     assert table["id"] == list(prepared.documents.ids[prepared.source_document[rows]])
     facts = json.loads((tmp_path / "solve.json").read_text())
@@ -59,7 +59,7 @@ def test_instances_of_the_targets_language_score_higher(tmp_path):
     assert facts["over_time"]["evaluated"] == 3
     estimator = facts["batch_estimator"]
     assert estimator["met"] == 18 and -1 <= estimator["spearman"] <= 1 and estimator["residual"] > 0
-    assert facts["short_rows_left_out"] == int((prepared.source_lengths < 6).sum())
+    assert facts["short_rows_left_out"] == int((prepared.source.lengths < 6).sum())
 
 
 def test_outer_steps_come_nearer_to_the_conditions_with_the_whole_dev_split(tmp_path):

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pmpjax.models import Rows
 from pmpjax.pds.sweep.batches import draw_batches, draw_by_weight, draw_instances, draw_members
+from tests.corpora import prepared_corpus
 from tests.pds.stages.test_solve import CONFIG
-from tests.pds.synthetic import prepared_corpus
 
 
 def test_each_is_drawn_as_often_as_its_weight_says_but_for_rounding():
@@ -29,15 +28,15 @@ def test_more_members_are_the_same_ones_and_others():
 def test_batches_are_rows_of_the_instances_and_of_the_dev_split(tmp_path):
     prepared = prepared_corpus(tmp_path)
     rows = draw_instances(CONFIG, prepared, 0)
-    assert (prepared.source_lengths[rows] >= CONFIG.minimum_tokens).all() and len(np.unique(rows)) == CONFIG.instances
-    instances = Rows(prepared.source_rows[rows], prepared.source_lengths[rows])
+    assert (prepared.source.lengths[rows] >= CONFIG.minimum_tokens).all() and len(np.unique(rows)) == CONFIG.instances
+    instances = prepared.source.take(rows)
     steps, dev = draw_batches(CONFIG, prepared, instances, 0)
     assert dev is None and steps.dev.tokens.shape[:2] == (CONFIG.steps, CONFIG.dev_batch)
     np.testing.assert_array_equal(steps.train.tokens, instances.tokens[steps.index])
     assert np.bincount(steps.index.ravel()).max() == 1, "18 places, 40 instances: none comes twice"
     given = np.full((CONFIG.steps, CONFIG.batch), 7)
     whole = draw_batches(dataclasses.replace(CONFIG, dev_batch=None), prepared, instances, 0, given)
-    assert whole.steps.dev is None and len(whole.dev.tokens) == len(prepared.dev_rows)
+    assert whole.steps.dev is None and len(whole.dev.tokens) == len(prepared.dev.tokens)
     assert (whole.steps.train.tokens == instances.tokens[7]).all()
 
 

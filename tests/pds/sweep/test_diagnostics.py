@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import pmpjax as pmp
-from pmpjax.pds.sweep.config import SolveConfig
 from pmpjax.pds.sweep.diagnostics import SweepError, agreement, check_health, spread_over_time
+from pmpjax.pds.sweep.problem import SolveConfig
 from pmpjax.train import OptimizerConfig
 
 

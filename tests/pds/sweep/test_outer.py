@@ -12,15 +12,14 @@ import pmpjax as pmp
 from pmpjax.models import Decoder, example_losses, initialise
 from pmpjax.pds.sweep import outer
 from pmpjax.pds.sweep.batches import draw_batches
-from pmpjax.pds.sweep.config import Trajectory
 from pmpjax.pds.sweep.diagnostics import SweepError
 from pmpjax.pds.sweep.outer import algorithm_1, inner_run, setting
-from pmpjax.pds.sweep.problem import Proxy
+from pmpjax.pds.sweep.problem import Proxy, Trajectory
 from pmpjax.pds.sweep.scores import Solved, instance_scores, score_instances
 from pmpjax.statistics import standardised
+from tests.corpora import VOCABULARY, prepared_corpus, warm_start
 from tests.pds.stages.test_solve import CONFIG as SOURCE
 from tests.pds.stages.test_solve import MODEL
-from tests.pds.synthetic import VOCABULARY, prepared_corpus, warm_start
 
 CONFIG = dataclasses.replace(SOURCE, instances=80, steps=8, trajectory="selection")
 
@@ -29,7 +28,7 @@ CONFIG = dataclasses.replace(SOURCE, instances=80, steps=8, trajectory="selectio
 def corpus(tmp_path_factory):
     prepared = prepared_corpus(tmp_path_factory.mktemp("corpus"))
     decoder = Decoder(MODEL.decoder(VOCABULARY))
-    return prepared, Proxy(decoder, warm_start(initialise(decoder, jax.random.key(0), prepared.source_rows[:1])))
+    return prepared, Proxy(decoder, warm_start(initialise(decoder, jax.random.key(0), prepared.source.tokens[:1])))
 
 
 def setting_of(corpus, config):
@@ -49,7 +48,7 @@ def in_float64(corpus):
 
 def of_target(found, run):
     rows = found.rows[run.members[run.batches.steps.index]]
-    np.testing.assert_array_equal(run.batches.steps.train.tokens, found.prepared.source_rows[rows])
+    np.testing.assert_array_equal(run.batches.steps.train.tokens, found.prepared.source.tokens[rows])
     return found.prepared.source_document[rows] % 2 == 0
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from pmpjax.models import Decoder, DecoderConfig, Rows, example_losses, initialise
+from pmpjax.data import Rows
+from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
 from pmpjax.pds.sweep.batches import Batches
-from pmpjax.pds.sweep.config import SolveConfig
-from pmpjax.pds.sweep.problem import Proxy, Step
+from pmpjax.pds.sweep.problem import Proxy, SolveConfig, Step
 from pmpjax.pds.sweep.scores import score_instances
 from pmpjax.train import adamw
-from tests.pds.synthetic import LENGTH, VOCABULARY, warm_start
+from tests.corpora import LENGTH, VOCABULARY, warm_start
 
 STEPS, BATCH, INSTANCES = 7, 3, 8
 
