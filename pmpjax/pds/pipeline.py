@@ -44,7 +44,7 @@ def _proxy(work: Work) -> None:
 
 def _solve(work: Work) -> None:
     config = work.config
-    with work.context(config.solve.steps) as at:
+    with work.context(config.solve.steps * config.solve.sweeps) as at:
         proxy = Proxy(Decoder(config.proxy_model.decoder(at.data.vocabulary)), work.proxy, at.mesh)
         build_solve(config.solve, proxy, at.data, at.seed, at.folder, at.bar)
 
