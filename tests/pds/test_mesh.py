@@ -32,8 +32,7 @@ def settings(folder: Path, axes: str) -> PDSConfig:
         few,
         mesh=MeshConfig(*map(int, axes.split(","))),
         proxy=dataclasses.replace(few.proxy, save_every=100),
-        # Without extra directions both trajectories are one compiled program: half of the test's time.
-        solve=dataclasses.replace(few.solve, steps=4, add_scores=False),
+        solve=dataclasses.replace(few.solve, steps=4),
         fit=dataclasses.replace(few.fit, epochs=2, save_every=100),
     )
 
