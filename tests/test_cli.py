@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pmpjax.cli import main
 from pmpjax.pds import PDSConfig
 from pmpjax.pds.config import deciding
 from pmpjax.pds.pipeline import STAGES
-from pmpjax.pds.presets import PRESETS
+from pmpjax.pds.presets import PRESETS, with_method
 from pmpjax.runs import open_run
 from pmpjax.train.model import ModelConfig
 from tests.corpora import write_texts
@@ -234,6 +235,55 @@ def test_presets_of_pds_and_models_of_its_stages(capsys, monkeypatch):
         assert "give --source and --target" in capsys.readouterr().err
     assert main(["pds", "run", "--receding-horizon", "7"]) == 2
     assert "multiple of pretrain.evaluate_every" in capsys.readouterr().err
+
+
+def test_a_short_help_has_what_most_users_need_and_a_long_one_the_rest(capsys):
+    def options(*arguments):
+        assert main(["pds", *arguments]) == 0
+        shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+        return {
+            option
+            for line in re.findall(r"^[│| ]*(--?\w.*)$", shown, re.M)
+            for option in re.findall(r"--[\w.-]+", line)[:1]
+        }
+
+    brief, every, of_select = options("run", "--help"), options("run", "--help-all"), options("select", "--help")
+    assert brief < every and len(brief) <= 25
+    assert {f"--{name}" for name in cli.pds.BRIEF} <= brief
+    assert not {f"--{name}" for name in cli.pds.WITHHELD} & every
+    assert "--select.temperature" in of_select & every and "--pretrain.steps" not in of_select
+
+
+def test_what_is_withheld_are_fields_of_the_config():
+    for name in cli.pds.WITHHELD:
+        stage, field = name.replace("-", "_").split(".")
+        assert hasattr(getattr(PDSConfig(), stage), field), name
+
+
+def test_a_config_file_and_a_method_give_the_values_of_options_not_given(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pmpjax.pds.pipeline.run", lambda *given: seen.append(given[0]) or pytest.fail())
+    begun = dataclasses.replace(PRESETS["small"], source=("a", "b"), seeds=3)
+    with open_run(tmp_path / "run", "pds", deciding(begun)):
+        pass
+    file = str(tmp_path / "run" / "config.json")
+    for arguments in (
+        ["--config", file],
+        ["--config", file, "--seeds", "5", "--method", "paper"],
+        ["--method", "paper"],
+    ):
+        with pytest.raises(pytest.fail.Exception):
+            main(["pds", "run", *arguments])
+    same, more, tiny = seen
+    assert same == begun
+    assert more == dataclasses.replace(with_method(begun, "paper"), seeds=5)
+    assert (tiny.solve.inner_optimizer, tiny.solve.trajectory, tiny.select.repeat_by_rank) == ("sgd", "source", ())
+    assert main(["pds", "run", "--config", file, "--preset", "tiny"]) == 2
+    assert "--preset tiny" in capsys.readouterr().err
+    (tmp_path / "broken.json").write_text('{"sed": 0}')
+    assert main(["pds", "run", "--config", str(tmp_path / "broken.json")]) == 2
+    assert "sed" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_is_no_error():
