@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
         return None if self.half_width is None else [self.mean - self.half_width, self.mean + self.half_width]
 
 
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+def estimate(values: Sequence[float | int] | np.ndarray) -> Estimate:
     """mean +- t_{0.975, n-1} * sd / sqrt(n) over seeds.
 
     >>> estimate([1.0, 2.0, 3.0]).mean, round(estimate([1.0, 2.0, 3.0]).half_width, 3)
@@ -35,7 +35,7 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     return Estimate(float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error))
 
 
-def paired_difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+def paired_difference(one: Sequence[float | int], other: Sequence[float | int]) -> dict[str, Any]:
     """one_s - other_s over seeds s: the values, their mean, and its 95% interval (None below two seeds).
 
     >>> found = paired_difference([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])

@@ -3,21 +3,14 @@
 import numpy as np
 import pytest
 
-from pmpjax.data.origins import origin_group, origin_groups, origin_shares
+from pmpjax.data.origins import origin_groups, origin_shares
 from tests.corpora import prepared_corpus
 
 
-@pytest.mark.parametrize(
-    ("origin", "group"),
-    [
-        ("scipy:docstring:scipy.stats.norm", "docstring"),
-        ("notes/a.txt:3", "txt"),
-        ("notes/a.tar.gz:3", "gz"),
-        ("notes/README", "other"),
-    ],
-)
-def test_an_origin_is_a_kind_of_harvested_text_or_the_ending_of_a_file(origin, group):
-    assert origin_group(origin) == group
+def test_an_origin_is_a_kind_of_harvested_text_or_the_ending_of_a_file():
+    origins = ["scipy:docstring:scipy.stats.norm", "notes/a.txt:3", "notes/a.tar.gz:3", "notes/README"]
+    names, group = origin_groups(origins)
+    assert names[group].tolist() == ["docstring", "txt", "gz", "other"]
 
 
 def test_shares_are_by_tokens_and_count_a_repeated_document_as_often(tmp_path):

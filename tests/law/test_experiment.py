@@ -109,6 +109,7 @@ from dataclasses import replace
 from pathlib import Path
 from pmpjax.law import optimise
 from tests import conftest  # the same compiler options: bit for bit means the same program
+from tests.law.test_experiment import SMALL, run
 optimise._SAVE_SECONDS = 0.0
 run(SMALL, Path(sys.argv[1]))
 """

@@ -136,6 +136,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import tests.conftest  # the settings of this process: another level of optimisation rounds otherwise
+from tests.pds.test_pipeline import config
 from pmpjax.pds.pipeline import run
 run(config(Path(sys.argv[1])), Path(sys.argv[2]))
 """

@@ -9,9 +9,8 @@ from pmpjax.data import Budget, SourceError, load_prepared, load_tokenizer
 from pmpjax.pds.stages.prepare import STEPS, PrepareConfig, prepare
 
 BUDGET = Budget(docstring=150_000, code=100_000, readme=10_000, changelog=1_000, licence=20_000, data=40_000)
-CONFIG = PrepareConfig(
-    target="installed-docs:optax", vocabulary=600, length=64, budget=BUDGET, dev_bytes=40_000, test_bytes=40_000
-)
+CONFIG = PrepareConfig(vocabulary=600, length=64, budget=BUDGET, dev_bytes=40_000, test_bytes=40_000)
+SMALL = PrepareConfig(vocabulary=300, length=32)
 
 
 class Recorder:
@@ -26,7 +25,7 @@ class Recorder:
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("prepare")
     bar = Recorder()
-    prepare(CONFIG, path, bar)
+    prepare(CONFIG, ("installed-docs",), "installed-docs:optax", 0, path, bar)
     assert bar.done == STEPS
     return path
 
@@ -123,13 +122,12 @@ def pile(tmp_path):
     return tmp_path
 
 
-def config_of(pile, **changes):
-    base = {"source": (str(pile / "pile.jsonl"),), "target": str(pile / "target"), "vocabulary": 300, "length": 32}
-    return PrepareConfig(**(base | changes))
+def prepare_pile(pile, folder):
+    prepare(SMALL, (str(pile / "pile.jsonl"),), str(pile / "target"), 0, folder, Recorder())
 
 
 def test_local_files_with_copies_leaks_and_bad_rows(pile, tmp_path):
-    prepare(config_of(pile), tmp_path / "out", Recorder())
+    prepare_pile(pile, tmp_path / "out")
     found = load_prepared(tmp_path / "out")
     wanted = {"duplicates_removed": 3, "exact_duplicates_removed": 2, "leaks_removed": 2, "rejected_rows": 3}
     assert {key: found.counts[key] for key in wanted} == wanted
@@ -145,7 +143,7 @@ def test_a_copy_between_dev_and_test_is_dropped_from_dev(pile, tmp_path):
     for part in range(4):
         with (pile / "target" / f"{part}.jsonl").open("a") as file:
             file.writelines(json.dumps({"text": row + " more"}) + "\n" for row in rows)
-    prepare(config_of(pile), tmp_path / "out", Recorder())
+    prepare_pile(pile, tmp_path / "out")
     counts = load_prepared(tmp_path / "out").counts
     # Of 4 rows and 16 near-copies, all are one of 4 texts, and each of these has its first reading in test.
     assert (counts["dev"]["documents"], counts["test"]["documents"]) == (8, 12)
@@ -157,7 +155,7 @@ def test_a_copy_between_dev_and_test_is_dropped_from_dev(pile, tmp_path):
 )
 def test_numbers_out_of_range_are_named_before_anything_is_read(tmp_path, name, value):
     with pytest.raises(SourceError, match=f"{name} is {value}"):
-        prepare(PrepareConfig(source=("absent",), target="absent", **{name: value}), tmp_path, Recorder())
+        prepare(PrepareConfig(**{name: value}), ("absent",), "absent", 0, tmp_path, Recorder())
 
 
 @pytest.mark.parametrize("name", ["counts.json", "tokenizer.json", "tokens/source.json", "tokens/dev.json"])
