@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pmpjax
+from pmpjax.cli.pds import BRIEF, WITHHELD
 from pmpjax.pds.sweep.problem import SolveConfig
 
 PAGE = (Path(pmpjax.__file__).parent / "pds" / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,8 @@ def test_a_name_of_the_page_is_one_of_the_package(name):
     assert found.__doc__
 
 
-def test_the_options_of_the_page_are_fields_of_the_sweep():
-    options = set(re.findall(r"--solve\.([a-z-]+)", PAGE))
-    assert {option.replace("-", "_") for option in options} <= {each.name for each in dataclasses.fields(SolveConfig)}
-    assert len(options) > 8
+def test_the_options_of_the_page_are_offered_by_the_command():
+    options = set(re.findall(r"`--([a-z.-]+)", PAGE))
+    fields = {f"solve.{each.name}".replace("_", "-") for each in dataclasses.fields(SolveConfig)}
+    assert {option for option in options if option.startswith("solve.")} <= fields - set(WITHHELD)
+    assert {option for option in options if not option.startswith("solve.")} - set(BRIEF) <= {"out"}
