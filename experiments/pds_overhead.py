@@ -11,7 +11,7 @@ from pmpjax.pds.overhead import corpus_tokens, overhead
 from pmpjax.pds.presets import PRESETS
 from pmpjax.runs import write_text
 
-TEXT = """# FLOPs of the selection beside pretraining
+TEXT = """# FLOPs of the selection and of pretraining
 
 `python experiments/pds_overhead.py`
 

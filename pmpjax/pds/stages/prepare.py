@@ -13,7 +13,7 @@ from pmpjax.runs.progress import Bar
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What decides the prepared data, beside source, target and seed.
+    """What decides the prepared data, apart from source, target and seed.
 
     Attributes:
         vocabulary: ids of the tokenizer, which is trained on the source. 2,048 ids take 13% more tokens than 4,096 and
