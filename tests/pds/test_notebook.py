@@ -4,7 +4,7 @@ import pytest
 
 from tests.notebooks import execute_apart
 
-SIZES = {"share_of_text": 0.15, "proxy_steps": 60, "proxy_set": 1024, "opened": 128, "opened_steps": 16, "steps": 100}
+SIZES = {"share_of_text": 0.15, "proxy_steps": 60, "proxy_set": 768, "opened": 64, "opened_steps": 12, "steps": 100}
 
 
 @pytest.mark.slow
