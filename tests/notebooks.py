@@ -1,4 +1,4 @@
-"""Notebooks are kept as percent-format scripts beside them.
+"""Notebooks are kept as percent-format scripts in the same folder.
 
 `python -m tests.notebooks [NAME...]` runs them at full size and writes them anew with what they showed.
 

@@ -152,7 +152,6 @@ COVERED_BY = {
     "pmpjax/cli/options": "tests/test_cli.py",
     "pmpjax/cli/pds": "tests/test_cli.py",
     "pmpjax/cli/training": "tests/test_cli.py",
-    "pmpjax/data/noise": "tests/pds/test_checks.py",
     "pmpjax/data/packing": "tests/data/test_rows.py",
     "pmpjax/data/prepared": "tests/data/test_corpus.py",
     "pmpjax/data/sources/packages": "tests/data/sources/test_installed.py",
@@ -170,10 +169,8 @@ COVERED_BY = {
     "pmpjax/pds/config": "tests/pds/test_presets.py",
     "pmpjax/pds/stages/pretrain": "tests/pds/test_pipeline.py",
     "pmpjax/pds/stages/proxy": "tests/pds/test_pipeline.py",
-    "pmpjax/runs/seeds": "tests/pds/sweep/test_batches.py",
     "pmpjax/train/model": "tests/costs/test_compiled.py",
     "pmpjax/train/record": "tests/train/test_loop.py",
-    "pmpjax/train/warm_start": "tests/pds/sweep/test_problem.py",
 }
 """Modules without a test file of their own name, and the test that covers each."""
 

@@ -1,4 +1,4 @@
-"""One style of HTML page for the reports of every system: data in, markup in the template beside this file.
+"""One style of HTML page for the reports of every system: data in, markup in the template of the same name.
 
 Texts are data: whatever stands in a document, a verdict or a warning is escaped. A page is one file; its figures are
 in it.

@@ -29,7 +29,7 @@ def package(document):
 
 
 def test_the_packages_are_a_constant_that_the_manifest_of_a_harvest_repeats(small):
-    """Of the list, whatever is installed is harvested; nothing else is, however much lies beside it."""
+    """Of the list, whatever is installed is harvested; nothing else is, however much is installed."""
     installed_names = {normal_name(distribution.metadata["Name"]) for distribution in metadata.distributions()}
     versions = installed_files()[0]
     assert list(versions) == [STANDARD_LIBRARY, *(name for name in PACKAGES if name in installed_names)]

@@ -197,7 +197,7 @@ def test_the_sweep_along_the_selection_starts_from_a_run_with_less_desired_loss(
     first, last = algorithm_1(found, config.trajectories)
     assert last.values[0] < first.values[0]
     score, good = instance_scores(last.best), found.prepared.source_document[found.rows] % 2 == 0
-    # The run has had the best of the target's language already, and more of it is worth less: less clear than in
+    # The run has had the best of the target's language already, and more of it scores lower: less clear than in
     # test_solve.py, along text as it comes.
     assert 0.6 < under_the_curve(score, good)
     assert score[good].mean() > 0 > score[~good].mean()
