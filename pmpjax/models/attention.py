@@ -94,6 +94,30 @@ def attention_weights(
     return jax.nn.softmax(logits, axis=-1).reshape(n, shared * group, length, keys)
 
 
+def momentum(
+    value: Float[Array, "n l k d"], eta: float, heads: int, visible: Visible = Visible()
+) -> Float[Array, "n l h d"]:
+    """sum_{i<t} eta^(t-i) w_i v_i, what momentum attention adds to each head (arXiv 2212.10559, section 5.2).
+
+    By the recursion s_{t+1} = eta (s_t + w_t v_t), s_1 = 0, in logarithmic depth; w is 1, or the weight on the key of
+    `visible`. Nothing passes from one packed document to the next.
+    """
+    wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    if visible.key_log_weight is not None:
+        wide = wide * jnp.exp(visible.key_log_weight).astype(wide.dtype)[:, :, None, None]
+    decay = jnp.full((value.shape[0], value.shape[1] - 1), eta, wide.dtype)
+    if visible.segments is not None:
+        decay = jnp.where(visible.segments[:, 1:] == visible.segments[:, :-1], decay, 0.0)
+    decay = decay[:, :, None, None]
+
+    def compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
+        return first[0] * then[0], then[0] * first[1] + then[1]
+
+    _, sums = jax.lax.associative_scan(compose, (decay, decay * wide[:, :-1]), axis=1)
+    sums = jnp.concatenate([jnp.zeros_like(wide[:, :1]), sums], axis=1)
+    return jnp.repeat(sums, heads // value.shape[2], axis=2).astype(value.dtype)
+
+
 def _precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
     return None if dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
 

@@ -27,6 +27,8 @@ class DecoderConfig:
         max_length: rows of the learned positions' matrix; ignored where positions are not learned.
         rope_base: base of the rotary frequencies.
         window: keys that a query sees, itself among them (Mistral's sliding window); None: all before it.
+        momentum: eta of momentum attention (arXiv 2212.10559, section 5.2), 0 <= eta < 1: each head also adds
+            sum_{i<t} eta^(t-i) v_i; 0: plain attention. Not with a window, and not with a cache.
         norm_epsilon: added to the mean square in each norm.
         tied_embeddings: whether the output product uses the embedding's matrix.
         compute: "parameters" (products in the parameters' dtype) or "bfloat16" (norms, softmax and loss stay wider).
@@ -56,6 +58,7 @@ class DecoderConfig:
     max_length: int = 0
     rope_base: float = 10_000.0
     window: int | None = None
+    momentum: float = 0.0
     norm_epsilon: float = 1e-6
     tied_embeddings: bool = True
     compute: Literal["parameters", "bfloat16"] = "parameters"
@@ -84,6 +87,13 @@ class DecoderConfig:
             raise ValueError("learned positions need max_length, the longest row that the model will ever see")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window is {self.window}; a query sees itself at least: 1 or more, or None")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, expected 0 <= momentum < 1; 0 is plain attention")
+        if self.momentum and self.window is not None:
+            raise ValueError(
+                f"momentum {self.momentum} adds every earlier value, and window {self.window} hides those behind it; "
+                "give one of the two"
+            )
 
     @property
     def size(self) -> int:

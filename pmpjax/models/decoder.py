@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights
+from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights, momentum
 from pmpjax.models.config import DecoderConfig
 from pmpjax.models.cross_entropy import cross_entropy
 from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, apply, feed_forward, laid, product
@@ -32,8 +32,9 @@ class Cache(NamedTuple):
     lengths: Array
 
 
-class _Seen(NamedTuple):
-    """What a block must know in addition to the residual stream; positions are those of the queries, [N or 1, L]."""
+class Seen(NamedTuple):
+    """What a block must know in addition to the residual stream: positions of the queries, [N or 1, L], segments and
+    log weights as `Decoder` takes them, and how many tokens the cache holds of each row, [N]."""
 
     positions: Array
     segments: Array | None = None
@@ -48,7 +49,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "n l d"], seen: _Seen, cache: tuple[Array, Array] | None
+        self, h: Float[Array, "n l d"], seen: Seen, cache: tuple[Array, Array] | None
     ) -> tuple[Float[Array, "n l d"], tuple[Array, Array] | None]:
         config = self.config
         n, length, width = h.shape
@@ -81,17 +82,26 @@ class Block(nn.Module):
         self.sow(RECORDED, "block", h)
         return h, cache
 
-    def _attend(self, query: Array, key: Array, value: Array, seen: _Seen, cached: bool) -> Array:
+    def _attend(self, query: Array, key: Array, value: Array, seen: Seen, cached: bool) -> Array:
         config = self.config
         penalty = jnp.asarray(slopes(config.heads)) if config.positions == "alibi" else None
         visible = Visible(config.window, seen.segments, seen.key_log_weight, penalty)
         if cached:
+            if config.momentum:
+                raise ValueError(
+                    f"a cache holds keys and values alone, and momentum {config.momentum} needs the sum of earlier "
+                    "values as well: read whole rows without a cache"
+                )
             return attend_cached(query, key, value, seen.positions, visible)
         if self.is_mutable_collection(RECORDED) and not self.is_initializing():
             self.sow(RECORDED, "attention", attention_weights(query, key, visible))
         if config.attention == "blocks":
-            return attend(query, key, value, visible, config.attention_block)
-        return attend_by_library(query, key, value, visible, config.attention)
+            mixed = attend(query, key, value, visible, config.attention_block)
+        else:
+            mixed = attend_by_library(query, key, value, visible, config.attention)
+        if config.momentum:
+            mixed = mixed + momentum(value, config.momentum, config.heads, visible)
+        return mixed
 
 
 def _write(old: Array, new: Array, at: Int[Array, " n"]) -> Array:
@@ -137,20 +147,15 @@ class Trunk(nn.Module):
         cache: Cache | None = None,
     ) -> Any:
         """Hidden states, and with a cache (hidden states, cache with these tokens); arguments as `Decoder.__call__`."""
-        config = self.config
         length = inputs.shape[1]
-        h = laid(self.embedding, VOCABULARY)[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
-        if config.compute == "bfloat16":
-            h = h.astype(jnp.bfloat16)
-        h = laid(h, ROWS)
         positions = jnp.arange(length)[None, :]
         if cache is not None:
             if segments is not None:
                 raise ValueError("a cache holds one document a row: give segments or a cache, not both")
             positions = cache.lengths[:, None] + positions
-        h = self._with_positions(h, positions if segments is None else segment_positions(segments))
+        h = self.embed(inputs, positions if segments is None else segment_positions(segments))
         # Rotary angles count from the row's begin: only differences inside a document matter.
-        seen = _Seen(positions, segments, key_log_weight, None if cache is None else cache.lengths)
+        seen = Seen(positions, segments, key_log_weight, None if cache is None else cache.lengths)
         h, pairs = self._through_layers(h, seen, None if cache is None else (cache.keys, cache.values))
         h = self.norm(h)
         if cache is None:
@@ -158,7 +163,14 @@ class Trunk(nn.Module):
         keys, values = pairs
         return h, Cache(keys, values, cache.lengths + length)
 
-    def _through_layers(self, h: Array, seen: _Seen, pairs: Any) -> tuple[Array, Any]:
+    def embed(self, inputs: Array, positions: Int[Array, "m l"]) -> Float[Array, "n l d"]:
+        """What the first block reads: embeddings with what the positions add, which are counted inside a document."""
+        h = laid(self.embedding, VOCABULARY)[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
+        if self.config.compute == "bfloat16":
+            h = h.astype(jnp.bfloat16)
+        return self._with_positions(laid(h, ROWS), positions)
+
+    def _through_layers(self, h: Array, seen: Seen, pairs: Any) -> tuple[Array, Any]:
         """`pairs` are the cache's (keys, values), or None; they come back with what the layers wrote."""
         layers: Any = self.layers
         if self.config.scan_layers:

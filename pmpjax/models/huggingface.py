@@ -46,7 +46,7 @@ def architecture(config: DecoderConfig) -> str:
     ('llama', 'mistral')
     """
     gpt2 = config.norm == "layer" or config.positions == "learned"
-    held: dict[str, tuple] = {"sub_norm": (False,)}
+    held: dict[str, tuple] = {"sub_norm": (False,), "momentum": (0.0,)}
     if gpt2:
         held |= {"norm": ("layer",), "feed_forward": tuple(sorted({*_GELUS.values()})), "biases": (True,)}
         held |= {"positions": ("learned",), "window": (None,), "key_value_heads": (config.heads,)}

@@ -22,7 +22,16 @@ from pmpjax.models import (
     preset,
     recorded,
 )
-from pmpjax.models.attention import HIDDEN, Visible, attend, attend_by_library, attend_cached, attention_weights
+from pmpjax.models.attention import (
+    HIDDEN,
+    Visible,
+    attend,
+    attend_by_library,
+    attend_cached,
+    attention_weights,
+    momentum,
+)
+from pmpjax.models.huggingface import architecture
 from pmpjax.models.positions import rotate, slopes
 
 BASE = DecoderConfig(vocabulary=29, width=16, layers=2, heads=4, key_value_heads=2, hidden=20, attention_block=3)
@@ -235,6 +244,8 @@ def test_more_layers_take_no_more_equations_when_they_are_scanned():
     [
         ({"positions": "learned"}, "max_length"),
         ({"window": 0}, "window"),
+        ({"momentum": 1.0}, "0 <= momentum < 1"),
+        ({"momentum": 0.5, "window": 4}, "one of the two"),
         ({"positions": "rotary", "head_size": 5}, "even"),
     ],
 )
@@ -264,3 +275,44 @@ def test_an_unknown_preset_is_told_the_known_ones():
     with pytest.raises(ValueError, match="160m"):
         preset("160M-big", 100)
     assert {"tiny", "law", "1.7b"} <= PRESETS.keys()
+
+
+def test_the_momentum_scan_is_the_toeplitz_product(float64):
+    generator = np.random.default_rng(5)
+    value, eta, length = generator.normal(size=(2, 9, 2, 3)), 0.7, 9
+    gap = np.arange(length)[:, None] - np.arange(length)[None, :]
+    toeplitz = np.where(gap > 0, eta ** np.maximum(gap, 0.0), 0.0)
+    shared = np.einsum("ts,nskd->ntkd", toeplitz, value)[:, :, [0, 0, 1, 1]]
+    np.testing.assert_allclose(momentum(jnp.asarray(value), eta, 4), shared, rtol=0, atol=1e-13)
+    # Documents apart, and weights on values.
+    segments, weight = np.array([[1] * 4 + [2] * 5, [1] * 9]), generator.uniform(0.1, 2.0, (2, 9))
+    apart = np.where(segments[:, :, None] == segments[:, None, :], toeplitz, 0.0)
+    expected = np.einsum("nts,ns,nskd->ntkd", apart, weight, value)
+    visible = Visible(segments=jnp.asarray(segments), key_log_weight=jnp.log(jnp.asarray(weight)))
+    np.testing.assert_allclose(momentum(jnp.asarray(value), eta, 2, visible), expected, rtol=0, atol=1e-13)
+
+
+def with_momentum(eta):
+    return Decoder(dataclasses.replace(BASE, momentum=eta))
+
+
+def test_momentum_is_added_to_each_head_and_at_0_leaves_every_bit_as_it_is():
+    decoder, params = noisy(BASE)
+    inputs = tokens()
+    plain, least, some = (
+        np.asarray(jax.jit(with_momentum(eta).apply)({"params": params}, inputs)) for eta in (0.0, 1e-30, 0.3)
+    )
+    assert np.array_equal(plain, jax.jit(decoder.apply)({"params": params}, inputs))
+    assert np.array_equal(plain, least)  # through the code of momentum as well
+    np.testing.assert_array_equal(some[:, 0], plain[:, 0])  # nothing stands before the first token
+    assert np.abs(some[:, 1:] - plain[:, 1:]).max() > 0.1
+    library = Decoder(dataclasses.replace(BASE, momentum=0.3, attention="xla"))
+    np.testing.assert_allclose(jax.jit(library.apply)({"params": params}, inputs), some, atol=2e-5)
+
+
+def test_momentum_refuses_a_cache_and_files_that_cannot_hold_it():
+    decoder, params = with_momentum(0.3), noisy(BASE)[1]
+    with pytest.raises(ValueError, match="read whole rows without a cache"):
+        generate(decoder, params, Rows(tokens(1, 4), jnp.array([4])), 2)
+    with pytest.raises(ValueError, match=r"momentum is 0\.3, the format holds 0\.0"):
+        architecture(decoder.config)
