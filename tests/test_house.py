@@ -164,6 +164,8 @@ COVERED_BY = {
     "pmpjax/models/config": "tests/models/test_options.py",
     "pmpjax/models/generate": "tests/models/test_decoder.py",
     "pmpjax/models/huggingface": "tests/models/test_io.py",
+    "pmpjax/models/packages": "tests/models/test_gguf.py",
+    "pmpjax/models/pretrained_tokenizers": "tests/train/test_generation.py",
     "pmpjax/models/stacking": "tests/models/test_io.py",
     "pmpjax/models/tensor_files": "tests/models/test_io.py",
     "pmpjax/pds/config": "tests/pds/test_presets.py",
