@@ -151,6 +151,7 @@ COVERED_BY = {
     "pmpjax/cli/law": "tests/test_cli.py",
     "pmpjax/cli/options": "tests/test_cli.py",
     "pmpjax/cli/pds": "tests/test_cli.py",
+    "pmpjax/cli/prototypes": "tests/prototypes/test_comparison.py",
     "pmpjax/cli/training": "tests/test_cli.py",
     "pmpjax/data/packing": "tests/data/test_rows.py",
     "pmpjax/data/prepared": "tests/data/test_corpus.py",
@@ -171,6 +172,7 @@ COVERED_BY = {
     "pmpjax/pds/config": "tests/pds/test_presets.py",
     "pmpjax/pds/stages/pretrain": "tests/pds/test_pipeline.py",
     "pmpjax/pds/stages/proxy": "tests/pds/test_pipeline.py",
+    "pmpjax/runs/precision": "tests/control/test_observables.py",
     "pmpjax/train/model": "tests/costs/test_compiled.py",
     "pmpjax/train/record": "tests/train/test_loop.py",
 }
