@@ -1,0 +1,18 @@
+"""Classification tasks over labelled text: four that need no download, and the user's own table."""
+
+from pmpjax.evaluation.tasks.load import TASKS, load_task, table_task
+from pmpjax.evaluation.tasks.task import Examples, Sizes, Task, draw, examples_of, make_task, summary, with_classes
+
+__all__ = [
+    "TASKS",
+    "Examples",
+    "Sizes",
+    "Task",
+    "draw",
+    "examples_of",
+    "load_task",
+    "make_task",
+    "summary",
+    "table_task",
+    "with_classes",
+]
