@@ -150,7 +150,7 @@ def _delimited(lines: Iterator[bytes | Broken], delimiter: str) -> Iterator[tupl
         try:
             row = next(csv.reader(_texts(source, taken, first=number == 0), delimiter=delimiter, strict=True), None)
         except (csv.Error, Broken) as error:
-            row = error if isinstance(error, Broken) else Broken(f"broken row: {first_line(error)}")
+            row = taken[0] if isinstance(taken[0], Broken) else Broken(_fault(error))
             if delimiter == "\t" and isinstance(taken[0], bytes):
                 # Tables with tabs are often written without any quoting: there, a quote is a letter.
                 row = next(_texts(iter(taken[:1]), [], first=number == 0)).rstrip("\r\n").split(delimiter)
@@ -162,6 +162,16 @@ def _delimited(lines: Iterator[bytes | Broken], delimiter: str) -> Iterator[tupl
         yield number + 1, row
         number += len(taken)
         pending = again + pending[len(taken) + len(again) :]
+
+
+def _fault(error: BaseException) -> str:
+    """What is wrong with a row: the messages of `csv` speak to programmers."""
+    reason = first_line(error)
+    if "field larger" in reason:
+        return f"too long: more than {csv.field_size_limit()} characters in a column, or a quote that is never closed"
+    if "new-line" in reason:
+        return "a carriage return inside a line; end lines with a line feed"
+    return "broken quotes: one that is never closed, or text behind a closing one; double a quote inside quotes"
 
 
 def _texts(lines: Iterator[bytes | Broken], taken: list[bytes | Broken], *, first: bool) -> Iterator[str]:

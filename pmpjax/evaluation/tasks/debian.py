@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pmpjax.data.documents import SourceError
-from pmpjax.evaluation.tasks.task import Sizes, Task, make_task
+from pmpjax.evaluation.tasks.make import Sizes, make_task
+from pmpjax.evaluation.tasks.task import Task
 from pmpjax.runs.errors import first_line
 
 LISTS = Path("/var/lib/apt/lists")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pmpjax.evaluation.tasks.task import Sizes, Task, make_task
+from pmpjax.evaluation.tasks.make import Sizes, make_task
+from pmpjax.evaluation.tasks.task import Task
 
 
 def digits(*, seed: int = 0, sizes: Sizes = Sizes()) -> Task:

@@ -4,7 +4,8 @@ import textwrap
 
 from pmpjax.data.origins import parse_origin
 from pmpjax.data.sources.installed import Budget, harvest
-from pmpjax.evaluation.tasks.task import Sizes, Task, make_task
+from pmpjax.evaluation.tasks.make import Sizes, make_task
+from pmpjax.evaluation.tasks.task import Task
 
 BUDGET = Budget(docstring=4_000_000, code=0, readme=0, changelog=0, licence=0, data=0)
 

@@ -8,7 +8,8 @@ from pmpjax.data.sources.tables import TABLES, read_table
 from pmpjax.evaluation.tasks.debian import debian_sections
 from pmpjax.evaluation.tasks.digits import digits
 from pmpjax.evaluation.tasks.documentation import installed_documentation
-from pmpjax.evaluation.tasks.task import Sizes, Task, make_task, with_classes
+from pmpjax.evaluation.tasks.make import Sizes, make_task
+from pmpjax.evaluation.tasks.task import Task, with_classes
 from pmpjax.evaluation.tasks.wordnet import wordnet
 from pmpjax.runs.errors import nearest
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pmpjax.data.documents import SourceError
 from pmpjax.data.sources.tables import read_table
-from pmpjax.evaluation.tasks.task import Sizes, Task, make_task
+from pmpjax.evaluation.tasks.make import Sizes, make_task
+from pmpjax.evaluation.tasks.task import Task
 
 CATEGORIES = tuple(
     """

@@ -90,9 +90,9 @@ def test_bad_rows_of_csv_are_listed_by_line_and_cost_no_other_row(tmp_path):
         (9, "not UTF-8: b"),
         (10, "binary: a ze"),
         (11, "label not UT"),
-        (12, "broken row: "),
-        (15, "broken row: "),
-        (16, "broken row: "),
+        (12, "broken quote"),
+        (15, "broken quote"),
+        (16, "too long: mo"),
     ]
     assert table.rejected[6].reason == "not UTF-8: byte 0xe9 at 3"
 
@@ -161,7 +161,8 @@ def test_a_file_that_ends_too_early_keeps_what_was_read(tmp_path):
         ("a.csv", b"text,text,label\nx,y,z\n", "several columns 'text'"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b"text,label\n,\n", "no good row, the first bad ones are .*a.csv:2: empty"),
-        ("a.csv", b'"text,label\nx,y\n', "names no columns: broken row"),
+        ("a.csv", b'"text,label\nx,y\n', "names no columns: broken quotes"),
+        ("a.csv", b"text,label\rx,y\rz,w\r", "names no columns: a carriage return inside a line"),
         ("a.xlsx", b"", r"no table that can be read; give a file that ends in \.csv"),
         ("a.parquet", b"none", "unreadable"),
     ],

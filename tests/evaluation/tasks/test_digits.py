@@ -2,7 +2,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from pmpjax.evaluation.tasks.digits import digits
-from pmpjax.evaluation.tasks.task import Sizes, draw
+from pmpjax.evaluation.tasks.make import Sizes
+from pmpjax.evaluation.tasks.task import draw
 
 
 def test_pictures_as_text_and_as_numbers():

@@ -1,6 +1,6 @@
 from pmpjax.data.sources.installed import Budget
 from pmpjax.evaluation.tasks.documentation import installed_documentation
-from pmpjax.evaluation.tasks.task import Sizes
+from pmpjax.evaluation.tasks.make import Sizes
 
 SMALL = Budget(docstring=150_000, code=0, readme=0, changelog=0, licence=0, data=0)
 

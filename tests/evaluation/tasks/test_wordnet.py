@@ -5,7 +5,7 @@ import pytest
 
 from pmpjax.data.documents import SourceError
 from pmpjax.evaluation.tasks import wordnet as module
-from pmpjax.evaluation.tasks.task import Sizes
+from pmpjax.evaluation.tasks.make import Sizes
 from pmpjax.evaluation.tasks.wordnet import CATEGORIES, EXTRACT, INSTALLED, SIZES, glosses, wordnet, write_extract
 
 # Lines of data.noun in the format of wndb(5WN).
