@@ -28,7 +28,7 @@ def compiled_programs_are_freed() -> Iterator[None]:
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Double precision inside the test, for identities."""
-    from tests.oracles import double_precision  # imports pmpjax, hence after the hook
+    from pmpjax.runs.precision import double_precision  # imports pmpjax, hence after the hook
 
     with double_precision():
         yield

@@ -114,3 +114,12 @@ def write_sources(folder, wanted=60, other=90, target=40):
     for seed, (name, language, count) in enumerate((("wanted", 0, wanted), ("other", 1, other), ("target", 0, target))):
         write_texts(folder / f"{name}.jsonl", language, count, seed)
     return folder
+
+
+LABELLED = [(f"{kind} text number {i}", kind) for kind in ("b", "a", "c") for i in range(40)]
+"""(text, class) pairs of three classes, for tasks."""
+
+
+def split_texts(task):
+    """The texts of each split of a task."""
+    return {name: {task.texts[number] for number in index} for name, index in task.splits.items()}

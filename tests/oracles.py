@@ -4,7 +4,6 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -14,15 +13,6 @@ import optax
 from jaxtyping import Array, PyTree
 
 import pmpjax as pmp
-
-
-def double_precision() -> AbstractContextManager[None]:
-    """A context with float64, for identities; JAX before 0.8 has it under another name."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
 
 
 class Classifier(NamedTuple):

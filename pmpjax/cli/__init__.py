@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pmpjax.cli import doctor, law, pds, training
+from pmpjax.cli import doctor, law, pds, prototypes, training
 from pmpjax.cli.options import Command
 from pmpjax.runs import RunError
 from pmpjax.runs.errors import nearest
 from pmpjax.runs.interrupt import deferred
 
-COMMANDS: dict[tuple[str, ...], Command] = {**pds.COMMANDS, **training.COMMANDS, **law.COMMANDS, **doctor.COMMANDS}
+_ROOMS = (pds, training, law, prototypes, doctor)
+COMMANDS: dict[tuple[str, ...], Command] = {name: command for room in _ROOMS for name, command in room.COMMANDS.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

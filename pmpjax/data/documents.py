@@ -44,6 +44,17 @@ class SourceError(Exception):
     """A source that cannot be read at all or has no good row; the message ends with a hint."""
 
 
+def no_good_row(name: str, rejected: Sequence[Rejection]) -> SourceError:
+    """The error of a source in which nothing was good, with the first three reasons.
+
+    >>> str(no_good_row("a.csv", [Rejection("a.csv", 2, "empty")]))
+    'a.csv has no good row, the first bad ones are a.csv:2: empty; give one text a row'
+    """
+    reasons = "; ".join(f"{item.file}:{item.line}: {item.reason}" for item in rejected[:3])
+    shown = f", the first bad ones are {reasons}" if reasons else ""
+    return SourceError(f"{name} has no good row{shown}; give one text a row")
+
+
 def digest(*parts: str | bytes) -> str:
     """A 128-bit fingerprint of some strings as 32 hexadecimal digits; the same everywhere, unlike `hash`.
 

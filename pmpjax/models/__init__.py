@@ -14,6 +14,7 @@ from pmpjax.models.losses import (
     mean_token_loss,
     parameter_count,
 )
+from pmpjax.models.pretrained_tokenizers import chat_ids, pretrained_tokenizer
 from pmpjax.models.scorer import ScorerModel, with_trunk
 from pmpjax.models.stacking import stack_layers, unstack_layers
 
@@ -27,6 +28,7 @@ __all__ = [
     "ScorerModel",
     "TokenRows",
     "Trunk",
+    "chat_ids",
     "cross_entropy",
     "empty_cache",
     "example_losses",
@@ -37,6 +39,7 @@ __all__ = [
     "mean_token_loss",
     "parameter_count",
     "preset",
+    "pretrained_tokenizer",
     "recorded",
     "save_pretrained",
     "stack_layers",

@@ -239,10 +239,17 @@ class Decoder(nn.Module):
         """
         h = self.trunk(inputs, key_log_weight, segments, cache)
         if cache is None:
-            return self._logits(h)
-        return self._logits(h[0]), h[1]
+            return self.logits(h)
+        return self.logits(h[0]), h[1]
 
-    def _logits(self, h: Array) -> Array:
+    def hidden(
+        self, inputs: Array, key_log_weight: Float[Array, "n s"] | None = None, cache: Cache | None = None
+    ) -> Any:
+        """Hidden states [N, L, width], from which `logits` makes those of a few positions; arguments as `__call__`."""
+        return self.trunk(inputs, key_log_weight, None, cache)
+
+    def logits(self, h: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
+        """The output product of hidden states, in float32 at least."""
         logits = product(h, self._output().T)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

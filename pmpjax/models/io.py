@@ -1,4 +1,4 @@
-"""Decoders as Hugging Face folders: config.json and safetensors, in and out."""
+"""Decoders as Hugging Face folders (config.json and safetensors), in and out, and as GGUF files, in."""
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from pmpjax.models.config import DecoderConfig
+from pmpjax.models.gguf import Stored, read_gguf
 from pmpjax.models.huggingface import (
     EMBEDDING,
     OUTPUT,
@@ -27,6 +28,7 @@ from pmpjax.models.huggingface import (
     to_settings,
 )
 from pmpjax.models.losses import Parameters
+from pmpjax.models.packages import pretrained_path
 from pmpjax.models.stacking import stack_layers, unstack_layers
 from pmpjax.models.tensor_files import WEIGHTS, opened_tensors, read_json, some
 
@@ -95,48 +97,70 @@ def save_pretrained(
             shutil.copyfile(tokenizer, temporary / "tokenizer.json")
 
 
-def load_pretrained(folder: Path | str, *, scan_layers: bool = False) -> tuple[DecoderConfig, Parameters]:
-    """The decoder of a Hugging Face folder of Mistral, Llama or GPT-2: (config, params).
+def load_pretrained(source: Path | str, *, scan_layers: bool = False) -> tuple[DecoderConfig, Parameters]:
+    """The decoder of an installed model, a GGUF file, or a Hugging Face folder of Mistral, Llama or GPT-2.
 
-    Weights of float32, bfloat16 or float16, in one file or several, become float32. What the folder does not say (how
-    to compute: blocks, chunks, recomputation) is the config's default; change it by `dataclasses.replace`.
+    Weights become float32. What the files do not say (how to compute: blocks, chunks, recomputation) is the config's
+    default; change it by `dataclasses.replace`.
 
     Args:
-        folder: with config.json, and model.safetensors or model.safetensors.index.json and its files.
+        source: "smollm2", whose package is found and never imported; a file *.gguf of the architecture llama; a folder
+            with config.json, and model.safetensors or model.safetensors.index.json and its files.
         scan_layers: parameters of scanned layers, and `scan_layers` set in the config.
+
+    Returns:
+        (config, params).
 
     Raises:
         ValueError: an architecture or option that this decoder has not; tensors missing, of another shape or type, or
             too many; a damaged file. It names the file, the key or tensor, what was expected, and a hint.
-        FileNotFoundError: a file that is not there.
+        FileNotFoundError: a file that is not there; a model package that is not installed, with what installs it.
     """
-    folder = Path(folder)
+    path = pretrained_path(source)
+    config, params = _from_gguf(path) if path.suffix == ".gguf" else _from_folder(path)
+    if not scan_layers:
+        return config, params
+    return dataclasses.replace(config, scan_layers=True), stack_layers(params)
+
+
+def _from_gguf(path: Path) -> tuple[DecoderConfig, Parameters]:
+    model = read_gguf(path)
+    kind, config = from_settings(model.settings, str(path))
+    wanted = {tensor.name: tensor for tensor in tensors(config, kind)}
+    _check(path, model.tensors, wanted, None, ())
+    return config, _parameters(wanted, model.tensors)
+
+
+def _from_folder(folder: Path) -> tuple[DecoderConfig, Parameters]:
     kind, config = from_settings(read_json(folder / "config.json"), str(folder / "config.json"))
-    with opened_tensors(folder) as held:
+    with opened_tensors(folder) as files:
+        held = {name: _stored(file, name) for name, file in files.items()}
         prefix = PREFIX[kind]
         bare = prefix + EMBEDDING[kind] not in held and EMBEDDING[kind] in held
         wanted = {t.name.removeprefix(prefix) if bare else t.name: t for t in tensors(config, kind)}
         copy = OUTPUT if config.tied_embeddings and OUTPUT in held else None
-        _check(folder, held, wanted, copy)
-
-        def read(name: str) -> np.ndarray:
-            return np.asarray(held[name].get_tensor(name), np.float32)
-
+        _check(folder, held, wanted, copy, _FLOATS)
         embedding = next(iter(wanted))
-        if copy and not np.array_equal(read(copy), read(embedding)):
+        if copy and not np.array_equal(held[copy].read(), held[embedding].read()):
             raise ValueError(
                 f"{folder}: tie_word_embeddings is true, and {copy} is another matrix than {embedding}; set it to "
                 "false in config.json, or remove the tensor that does not count"
             )
-        leaves: dict[tuple[str, ...], Any] = {}
-        for name, tensor in wanted.items():
-            array = read(name).T if tensor.transposed else read(name)
-            parts = np.split(array, len(tensor.leaves), axis=-1)
-            leaves.update({leaf: jnp.asarray(part) for leaf, part in zip(tensor.leaves, parts, strict=True)})
-    params = unflatten_dict(leaves)
-    if not scan_layers:
-        return config, params
-    return dataclasses.replace(config, scan_layers=True), stack_layers(params)
+        return config, _parameters(wanted, held)
+
+
+def _stored(file: Any, name: str) -> Stored:
+    part = file.get_slice(name)
+    return Stored(tuple(part.get_shape()), part.get_dtype(), lambda: np.asarray(file.get_tensor(name), np.float32))
+
+
+def _parameters(wanted: Mapping[str, Tensor], held: Mapping[str, Stored]) -> Parameters:
+    leaves: dict[tuple[str, ...], Any] = {}
+    for name, tensor in wanted.items():
+        array = held[name].read()
+        parts = np.split(array.T if tensor.transposed else array, len(tensor.leaves), axis=-1)
+        leaves.update({leaf: jnp.asarray(part) for leaf, part in zip(tensor.leaves, parts, strict=True)})
+    return unflatten_dict(leaves)
 
 
 def _to_file(config: DecoderConfig, kind: str, params: Parameters) -> dict[str, np.ndarray]:
@@ -228,24 +252,25 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Tensor], copy: str | None) -> None:
-    """Compares names, shapes and types before anything is read."""
+def _check(
+    source: Path, held: Mapping[str, Stored], wanted: Mapping[str, Tensor], copy: str | None, kinds: tuple[str, ...]
+) -> None:
+    """Compares names, shapes and types (any of them where `kinds` is empty) before anything is read."""
     problems = {
         "missing": [f"{name} {list(tensor.shape)}" for name, tensor in wanted.items() if name not in held],
         "unknown": [name for name in held if name not in wanted and name != copy],
         "of another shape": [],
-        f"of another type than {', '.join(_FLOATS)}": [],
+        f"of another type than {', '.join(kinds)}": [],
     }
     _, _, shapes, types = problems.values()
     for name in held.keys() & wanted.keys():
-        part = held[name].get_slice(name)
-        if tuple(part.get_shape()) != wanted[name].shape:
-            shapes.append(f"{name} is {list(part.get_shape())}, expected {list(wanted[name].shape)}")
-        if part.get_dtype() not in _FLOATS:
-            types.append(f"{name} is {part.get_dtype()}")
+        if held[name].shape != wanted[name].shape:
+            shapes.append(f"{name} is {list(held[name].shape)}, expected {list(wanted[name].shape)}")
+        if kinds and held[name].kind not in kinds:
+            types.append(f"{name} is {held[name].kind}")
     listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
     if listed:
         raise ValueError(
-            f"{folder}: the tensors are not those of its config.json: {'; '.join(listed)}. Take the files of one "
-            "model, with an output for the next token, together"
+            f"{source}: the tensors are not those of its settings: {'; '.join(listed)}. Take the files of one model, "
+            "with an output for the next token, together"
         )

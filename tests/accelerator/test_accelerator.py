@@ -21,9 +21,10 @@ from pmpjax import observables as obs
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, DecoderConfig, example_losses, initialise
+from pmpjax.runs.precision import double_precision
 from pmpjax.train import train, train_step
 from pmpjax.train.model import forward_flops
-from tests.oracles import double_precision, relative_error
+from tests.oracles import relative_error
 
 pytestmark = pytest.mark.accelerator
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"

@@ -9,7 +9,7 @@ import pytest
 
 from pmpjax.baselines.dsir import dsir, hashed_ngrams
 from pmpjax.data import document_rows
-from tests.oracles import double_precision
+from pmpjax.runs.precision import double_precision
 
 END = 0
 

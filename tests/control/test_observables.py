@@ -10,8 +10,9 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax import observables as obs
+from pmpjax.runs.precision import double_precision
 from tests.control.small import small
-from tests.oracles import OPTIMIZERS, double_precision, relative_error
+from tests.oracles import OPTIMIZERS, relative_error
 
 STEPS = 11
 

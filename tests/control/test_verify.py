@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import pmpjax as pmp
+from pmpjax.runs.precision import double_precision
 from tests.control.small import small
-from tests.oracles import double_precision, regulator
+from tests.oracles import regulator
 
 NAMES = ("consistency", "stationarity", "gap", "kkt", "law", "convexity")
 

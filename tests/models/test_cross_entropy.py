@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmpjax.models import cross_entropy
-from tests.oracles import double_precision
+from pmpjax.runs.precision import double_precision
 
 
 @pytest.mark.parametrize("chunk", [4, 5, 24])

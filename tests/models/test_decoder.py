@@ -22,7 +22,7 @@ from pmpjax.models import (
 )
 from pmpjax.models.attention import Visible, attend
 from pmpjax.models.positions import rotate
-from tests.oracles import double_precision
+from pmpjax.runs.precision import double_precision
 
 CONFIG = DecoderConfig(vocabulary=31, width=16, layers=1, heads=4, key_value_heads=2, hidden=24, loss_chunk=0)
 

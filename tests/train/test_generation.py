@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, processors
 
 from pmpjax.data import train_tokenizer
 from pmpjax.models import Decoder, DecoderConfig, initialise, save_pretrained
+from pmpjax.models.pretrained_tokenizers import pretrained_tokenizer
 from pmpjax.runs import RunError
 from pmpjax.train import generation
-from pmpjax.train.generation import GenerateConfig, exported, folder_tokenizer, run_generate, write_on
+from pmpjax.train.generation import GenerateConfig, exported, run_generate, write_on
 
 DECODER = Decoder(DecoderConfig(vocabulary=270, width=16, layers=1, heads=2, key_value_heads=1, hidden=32))
 
@@ -129,10 +130,10 @@ def test_a_tokenizer_that_cannot_begin_a_text_is_named(parts, folder):
     for token in (None, "<bos>"):
         change(settings, add_bos_token=True, bos_token=token)
         with pytest.raises(ValueError, match=r"tokenizer_config\.json: add_bos_token is true and bos_token is"):
-            folder_tokenizer(folder)
+            pretrained_tokenizer(folder)
     settings.write_text("[")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
-        folder_tokenizer(folder)
+        pretrained_tokenizer(folder)
     settings.unlink()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([f"<{number}>" for number in range(20)])
@@ -143,7 +144,7 @@ def test_a_tokenizer_that_cannot_begin_a_text_is_named(parts, folder):
         write_on(DECODER, parts[0], tokenizer, GenerateConfig(folder, "the"))
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer\.json"):
-        folder_tokenizer(folder)
+        pretrained_tokenizer(folder)
 
 
 @pytest.mark.parametrize("field", [{"tokens": 0}, {"top_p": 0.0}, {"temperature": -1.0}, {"seed": -1}])

@@ -14,8 +14,9 @@ import pytest
 
 import pmpjax as pmp
 from pmpjax import observables as obs
+from pmpjax.runs.precision import double_precision
 from pmpjax.training.singular import singular_points, update_vjp
-from tests.oracles import ADJOINTS, double_precision, relative_error
+from tests.oracles import ADJOINTS, relative_error
 from tests.training.situations import RULES, SIGNS, SITUATIONS, differences_of, problem_of, run_of
 
 KINDS = ("adam", "adam, eps_root", "adagrad from zero", "lamb", "clip that does not act", "schedule-free")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pmpjax.data.documents import Document, Rejection, SourceError
+from pmpjax.data.documents import Document, Rejection, SourceError, no_good_row
 from pmpjax.data.sources.files import read_files
 from pmpjax.data.sources.hub import read_hub
 from pmpjax.data.sources.installed import Budget, fingerprints, harvest, reference
@@ -70,10 +70,7 @@ def read_source(name: str, budget: Budget, *, exclude: frozenset[str] = frozense
             else:
                 corpus.rejected.append(row)
     if not corpus.documents:
-        reasons = "; ".join(f"{item.file}:{item.line}: {item.reason}" for item in corpus.rejected[:3])
-        raise SourceError(
-            f"{name} has no good row{f', the first bad ones are {reasons}' if reasons else ''}; give one text a row"
-        )
+        raise no_good_row(name, corpus.rejected)
     corpus.documents = _with_unique_ids(corpus.documents)
     return corpus
 

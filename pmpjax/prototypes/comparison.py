@@ -1,0 +1,144 @@
+"""`pmpjax calibrate`: every method of calibration on one file of label scores."""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from sklearn.metrics import roc_auc_score
+
+from pmpjax.prototypes.calibration import Calibrator, Method
+from pmpjax.runs.files import read_arrays, write_arrays
+from pmpjax.runs.progress import Bar
+
+_ALL: tuple[Method, ...] = ("argmax", "contextual", "batch", "prototypical", "supervised")
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrateConfig:
+    """Which scores, and how they are corrected.
+
+    Attributes:
+        scores: .npz file with `logp` [N, C]; optionally `labels` [N], `content_free` [C] or [M, C], and
+            `fit` [N], true for the texts that are fitted (without it all are).
+        method: one method alone; without it all that the file allows.
+        starts: of the clusters.
+        seed: of the starts.
+        out: .npz file of predictions; beside the scores if absent.
+    """
+
+    scores: tyro.conf.Positional[Path]
+    method: Method | None = None
+    starts: int = 100
+    seed: int = 0
+    out: Path | None = None
+
+
+class Result(NamedTuple):
+    """One method on the texts that were not fitted, or on all where all were.
+
+    Fields:
+        calibrator: fitted.
+        accuracy: share of right classes; None without labels.
+        auc: area under the curve of each class against the others, their mean; None without labels.
+        predicted: [C] texts of each class.
+        texts: that these figures are of.
+    """
+
+    calibrator: Calibrator
+    accuracy: float | None
+    auc: float | None
+    predicted: np.ndarray
+    texts: int
+
+
+def run(config: CalibrateConfig, bar: Bar) -> dict[str, Result]:
+    """Fits each method and writes `<method>` [N] (numbers of classes) and `<method>_probabilities` [N, C] to `out`.
+
+    "supervised" is fitted only where `fit` leaves texts that it has not seen: its figure on its own would say nothing.
+
+    Raises ValueError: the file lacks `logp`, its arrays are not of one number of texts, or the method needs another.
+    """
+    held = _read(config.scores)
+    scores, labels = np.asarray(held["logp"], np.float64), held.get("labels")
+    fitted = np.asarray(held.get("fit", np.ones(len(scores))), bool)
+    for name in ("labels", "fit"):
+        if name in held and len(held[name]) != len(scores):
+            raise ValueError(f"{config.scores}: {name} has {len(held[name])} entries for {len(scores)} rows of logp")
+    shown = ~fitted if not fitted.all() else fitted
+    allowed: dict[str, bool] = {
+        "contextual": "content_free" in held,
+        "supervised": labels is not None and not fitted.all(),
+    }
+    methods: list[Method] = [m for m in _ALL if allowed.get(m, True)] if config.method is None else [config.method]
+    results, arrays = {}, {}
+    for method in methods:
+        calibrator = Calibrator(method, starts=config.starts, seed=config.seed)
+        known = None if labels is None else labels[fitted]
+        calibrator.fit(scores[fitted], known, content_free=held.get("content_free"))
+        probabilities = calibrator.predict_proba(scores)
+        chosen = np.argmax(probabilities, axis=1)
+        arrays[method], arrays[f"{method}_probabilities"] = chosen, probabilities
+        counts = np.bincount(chosen[shown], minlength=scores.shape[1])
+        accuracy = auc = None
+        if labels is not None:
+            accuracy = float(np.mean(calibrator.classes_[chosen[shown]] == labels[shown]))
+            auc = area_under_curve(probabilities[shown], np.searchsorted(calibrator.classes_, labels[shown]))
+        results[method] = Result(calibrator, accuracy, auc, counts, int(shown.sum()))
+        bar.update()
+    write_arrays(config.out or config.scores.with_suffix(".calibrated.npz"), arrays)
+    return results
+
+
+def area_under_curve(probabilities: Float[np.ndarray, "n c"], labels: np.ndarray) -> float | None:
+    """P(score of a text of the class > score of another), each class against the others, their mean.
+
+    None where a class has no text, or every text. It does not depend on where the thresholds lie: what calibration can
+    reach.
+    """
+    present = np.bincount(labels, minlength=probabilities.shape[1])
+    if (present == 0).any():
+        return None
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    return float(roc_auc_score(labels, probabilities, multi_class="ovr"))
+
+
+def rows_of(result: Result) -> dict[str, str]:
+    """The result's lines in a table."""
+    found = result.calibrator
+    rows = {"texts": f"{result.texts:,}"}
+    if result.accuracy is not None:
+        rows["accuracy"] = f"{result.accuracy:.1%}"
+        rows["AUC"] = "a class has no text" if result.auc is None else f"{result.auc:.1%}"
+    names = ", ".join(f"{name}: {count:,}" for name, count in zip(found.classes_, result.predicted, strict=True))
+    rows["predicted"] = names
+    if found.clipped_:
+        rows["scores below log 1e-12"] = f"{found.clipped_:,}"
+    if found.method == "prototypical":
+        spread = found.run_scores_
+        rows["sum of the assignment"] = (
+            f"{found.assignment_score_:.3f}; second best permutation {found.assignment_margin_:.3f} less; "
+            f"starts {np.nanmin(spread):.3f} to {np.nanmax(spread):.3f}"
+        )
+        if hasattr(found, "run_accuracies_"):
+            own = found.run_accuracies_
+            rows["accuracy of the starts, fitted texts"] = f"{np.nanmin(own):.1%} to {np.nanmax(own):.1%}"
+        if len(found.doubtful_):
+            rows["doubtful classes"] = ", ".join(map(str, found.doubtful_))
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; name an .npz file with the array logp [texts, classes]")
+    try:
+        held = read_arrays(path)
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file of plain arrays ({error}); write it by numpy.savez") from error
+    if "logp" not in held:
+        raise ValueError(f"{path} has no array logp [texts, classes], but {', '.join(sorted(held)) or 'none'}")
+    return held

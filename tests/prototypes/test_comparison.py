@@ -1,0 +1,65 @@
+"""`pmpjax calibrate` on files of scores, whole, without labels and bad."""
+
+import numpy as np
+import pytest
+
+from pmpjax.cli import main
+from pmpjax.prototypes.comparison import CalibrateConfig, area_under_curve, run
+from pmpjax.runs.progress import progress
+from tests.prototypes.test_calibration import BIAS, drawn
+
+
+@pytest.fixture
+def scores(tmp_path):
+    def written(**changes):
+        x, y = drawn(0)
+        arrays = {"logp": x, "labels": y, "content_free": BIAS, "fit": np.arange(len(x)) % 2 == 0, **changes}
+        np.savez(tmp_path / "scores.npz", **{name: array for name, array in arrays.items() if array is not None})
+        return tmp_path / "scores.npz"
+
+    return written
+
+
+def results(path, **options):
+    with progress("test") as bar:
+        return run(CalibrateConfig(path, starts=5, **options), bar)
+
+
+def test_all_methods_are_measured_on_texts_that_none_has_seen(scores):
+    path = scores()
+    found = results(path)
+    assert list(found) == ["argmax", "contextual", "batch", "prototypical", "supervised"]
+    assert all(result.texts == 150 and result.predicted.sum() == 150 for result in found.values())
+    assert found["argmax"].accuracy < 0.6 < 0.95 < min(found[m].accuracy for m in ("contextual", "supervised"))
+    written = np.load(path.with_suffix(".calibrated.npz"))
+    x, y = drawn(0)
+    for method, result in found.items():
+        assert np.mean(written[method][1::2] == y[1::2]) == result.accuracy
+        np.testing.assert_allclose(written[f"{method}_probabilities"], result.calibrator.predict_proba(x))
+
+
+def test_without_labels_it_predicts_and_claims_nothing(scores):
+    found = results(scores(labels=None, fit=None, content_free=None))
+    assert list(found) == ["argmax", "batch", "prototypical"]
+    assert all(result.accuracy is None and result.auc is None for result in found.values())
+
+
+def test_a_shift_of_the_scores_does_not_change_the_area():
+    (x, y), shift = drawn(0, bias=np.zeros(2)), np.array([5.0, 0.0])
+    areas = [area_under_curve(np.exp(z) / np.exp(z).sum(1, keepdims=True), y) for z in (x, x + shift, np.zeros_like(x))]
+    assert areas[0] == pytest.approx(areas[1], abs=1e-3) and areas[0] > 0.9 and areas[2] == 0.5
+    assert area_under_curve(np.ones((4, 2)), np.zeros(4, int)) is None
+
+
+def test_the_command_shows_a_table_and_names_bad_files(scores, tmp_path, capsys):
+    assert main(["calibrate", str(scores()), "--starts", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "prototypical" in shown and "AUC" in shown
+    text = tmp_path / "text.npz"
+    text.write_text("no arrays")
+    np.savez(tmp_path / "other.npz", scores=np.ones((3, 2)))
+    for path, named in ((text, "text.npz"), (tmp_path / "other.npz", "logp"), (tmp_path / "absent.npz", "absent.npz")):
+        assert main(["calibrate", str(path)]) == 2
+        assert named in capsys.readouterr().err
+    assert main(["calibrate", str(scores(labels=np.zeros(3)))]) == 2
+    assert "labels has 3 entries for 300 rows" in capsys.readouterr().err
