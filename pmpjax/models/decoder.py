@@ -89,8 +89,7 @@ class Block(nn.Module):
         if cached:
             if config.momentum:
                 raise ValueError(
-                    f"a cache holds keys and values alone, and momentum {config.momentum} needs the sum of earlier "
-                    "values as well: read whole rows without a cache"
+                    f"momentum {config.momentum} needs sums that no cache holds: read whole rows without a cache"
                 )
             return attend_cached(query, key, value, seen.positions, visible)
         if self.is_mutable_collection(RECORDED) and not self.is_initializing():
@@ -99,9 +98,7 @@ class Block(nn.Module):
             mixed = attend(query, key, value, visible, config.attention_block)
         else:
             mixed = attend_by_library(query, key, value, visible, config.attention)
-        if config.momentum:
-            mixed = mixed + momentum(value, config.momentum, config.heads, visible)
-        return mixed
+        return mixed + momentum(value, config.momentum, config.heads, visible) if config.momentum else mixed
 
 
 def _write(old: Array, new: Array, at: Int[Array, " n"]) -> Array:
