@@ -55,8 +55,9 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         classes_: [C], sorted labels where labels were given, else 0 .. C-1.
         shift_, scale_: [C], of all methods but "prototypical".
         mixture_, assignment_ (class of each cluster), assignment_score_, assignment_margin_ (best sum less the second
-            best), run_scores_ (of all starts), run_accuracies_ (where labels were given), doubtful_ (classes whose
-            cluster, less the mean of all texts, speaks for another class): of "prototypical".
+            best), run_scores_ and run_log_likelihoods_ (of all starts; NaN for a start whose covariance collapsed),
+            run_accuracies_ (where labels were given), doubtful_ (classes whose cluster, less the mean of all texts,
+            speaks for another class): of "prototypical".
         clipped_: scores that were below log 1e-12 and count as that.
 
     >>> import numpy as np
@@ -163,6 +164,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
             key = jax.random.key(self.seed)
             fits = fit_from_many_starts(key, jnp.asarray(x, jnp.float64), classes, self.starts, self.covariance)
             mixtures = jax.tree.map(np.asarray, fits.mixture)
+            likelihoods = np.asarray(fits.path)[np.arange(self.starts), np.asarray(fits.steps) - 1]
         finite = np.isfinite(mixtures.means).all((1, 2)) & np.isfinite(mixtures.whitening).all((1, 2, 3))
         if not finite.any():
             raise ValueError(
@@ -173,6 +175,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         rows = np.arange(classes)
         scores = {run: float(mixtures.means[run][rows, labels].sum()) for run, labels in assigned.items()}
         best = max(scores, key=lambda run: scores[run])
+        self.run_log_likelihoods_ = np.where(finite, likelihoods, np.nan)
         self.run_scores_ = np.asarray([scores.get(run, np.nan) for run in range(self.starts)])
         if numbers is not None:
             self.run_accuracies_ = np.full(self.starts, np.nan)

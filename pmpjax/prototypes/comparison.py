@@ -63,11 +63,8 @@ def run(config: CalibrateConfig, bar: Bar) -> dict[str, Result]:
     Raises ValueError: the file lacks `logp`, its arrays are not of one number of texts, or the method needs another.
     """
     held = _read(config.scores)
-    scores, labels = np.asarray(held["logp"], np.float64), held.get("labels")
-    fitted = np.asarray(held.get("fit", np.ones(len(scores))), bool)
-    for name in ("labels", "fit"):
-        if name in held and len(held[name]) != len(scores):
-            raise ValueError(f"{config.scores}: {name} has {len(held[name])} entries for {len(scores)} rows of logp")
+    scores, labels = held["logp"], held.get("labels")
+    fitted = held.get("fit", np.ones(len(scores), bool))
     shown = ~fitted if not fitted.all() else fitted
     allowed: dict[str, bool] = {
         "contextual": "content_free" in held,
@@ -85,6 +82,7 @@ def run(config: CalibrateConfig, bar: Bar) -> dict[str, Result]:
         counts = np.bincount(chosen[shown], minlength=scores.shape[1])
         accuracy = auc = None
         if labels is not None:
+            _check_known(config.scores, labels, calibrator.classes_)
             accuracy = float(np.mean(calibrator.classes_[chosen[shown]] == labels[shown]))
             auc = area_under_curve(probabilities[shown], np.searchsorted(calibrator.classes_, labels[shown]))
         results[method] = Result(calibrator, accuracy, auc, counts, int(shown.sum()))
@@ -124,6 +122,13 @@ def rows_of(result: Result) -> dict[str, str]:
             f"{found.assignment_score_:.3f}; second best permutation {found.assignment_margin_:.3f} less; "
             f"starts {np.nanmin(spread):.3f} to {np.nanmax(spread):.3f}"
         )
+        likelihoods = found.run_log_likelihoods_
+        rows["log-likelihood, nats per text"] = (
+            f"{likelihoods[np.nanargmax(spread)]:.3f}; "
+            f"starts {np.nanmin(likelihoods):.3f} to {np.nanmax(likelihoods):.3f}"
+        )
+        if np.isnan(likelihoods).any():
+            rows["starts that collapsed"] = f"{np.isnan(likelihoods).sum()} of {len(likelihoods)}"
         if hasattr(found, "run_accuracies_"):
             own = found.run_accuracies_
             rows["accuracy of the starts, fitted texts"] = f"{np.nanmin(own):.1%} to {np.nanmax(own):.1%}"
@@ -141,4 +146,29 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no .npz file of plain arrays ({error}); write it by numpy.savez") from error
     if "logp" not in held:
         raise ValueError(f"{path} has no array logp [texts, classes], but {', '.join(sorted(held)) or 'none'}")
+    scores = held["logp"]
+    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: logp is {scores.dtype} {list(scores.shape)}, expected numbers [texts, classes]")
+    for name in ("labels", "fit"):
+        if name in held and held[name].shape != (len(scores),):
+            raise ValueError(f"{path}: {name} has the shape {list(held[name].shape)} for {len(scores)} rows of logp")
+    if "fit" in held:
+        fitted = held["fit"]
+        if not np.isin(fitted, (0, 1)).all():
+            raise ValueError(
+                f"{path}: fit holds other values than true and false; it is a mask, not the texts' numbers"
+            )
+        held["fit"] = fitted.astype(bool)
+        if not held["fit"].any():
+            raise ValueError(f"{path}: fit marks no text; leave it out to fit all")
     return held
+
+
+def _check_known(path: Path, labels: np.ndarray, classes: np.ndarray) -> None:
+    unknown = ~np.isin(labels, classes)
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise ValueError(
+            f"{path}: {unknown.sum()} labels, the first of them {labels[row]} of row {row}, are of no class among the "
+            "fitted texts; give texts of theirs to fit, or leave these out"
+        )

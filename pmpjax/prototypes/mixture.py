@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 Covariance = Literal["full", "tied", "diagonal", "spherical"]
@@ -60,28 +61,51 @@ def maximise(
     r_nk ("full"); the mean of these over all observations ("tied"); their diagonals; the means of the diagonals
     ("spherical").
     """
-    size = x.shape[1]
-    counts = jnp.sum(responsibilities, axis=0) + 10 * jnp.finfo(x.dtype).eps
-    means = jnp.matmul(responsibilities.T, x, precision="highest") / counts[:, None]
+    return _from_moments(_centred(x), responsibilities, covariance, floor)
 
-    def scatter(mean: Array, weight: Array) -> Array:
-        centred = x - mean[None]
-        return jnp.matmul((weight[:, None] * centred).T, centred, precision="highest")
 
-    scatters = jax.vmap(scatter)(means, responsibilities.T)
+class _Centred(NamedTuple):
+    """Observations less their mean, and the products of each two of their coordinates, made once for all steps."""
+
+    mean: Array
+    x: Array
+    products: Array
+
+
+def _centred(x: Array) -> _Centred:
+    mean = jnp.mean(x, axis=0)
+    centred = x - mean[None]
+    rows, columns = np.triu_indices(x.shape[1])
+    return _Centred(mean, centred, centred[:, rows] * centred[:, columns])
+
+
+def _from_moments(data: _Centred, responsibilities: Array, covariance: Covariance, floor: float | Array) -> Mixture:
+    """`maximise` by sum_n r_nk x_n x_n^T - N_k mu_k mu_k^T: one product for all clusters, five times as fast as one for
+    each. The error of the difference is eps times the square of the spread of x: 1e-13 for log-probabilities above
+    log 1e-12 in double precision, far below the floor.
+    """
+    size = data.x.shape[1]
+    counts = jnp.sum(responsibilities, axis=0) + 10 * jnp.finfo(data.x.dtype).eps
+    means = jnp.matmul(responsibilities.T, data.x, precision="highest") / counts[:, None]
+    packed = jnp.matmul(responsibilities.T, data.products, precision="highest")
+    rows, columns = np.triu_indices(size)
+    moments = jnp.zeros((len(counts), size, size), data.x.dtype)
+    moments = moments.at[:, rows, columns].set(packed).at[:, columns, rows].set(packed)
+    scatters = moments - counts[:, None, None] * means[:, :, None] * means[:, None, :]
     covariances = scatters / counts[:, None, None]
     if covariance == "tied":
         covariances = jnp.broadcast_to(jnp.sum(scatters, axis=0)[None] / jnp.sum(counts), scatters.shape)
     if covariance in ("diagonal", "spherical"):
-        variances = jnp.diagonal(covariances, axis1=-2, axis2=-1) + floor
+        variances = jnp.maximum(jnp.diagonal(covariances, axis1=-2, axis2=-1), 0) + floor
         if covariance == "spherical":
             variances = jnp.broadcast_to(jnp.mean(variances, axis=-1, keepdims=True), variances.shape)
-        whitening = variances[:, :, None] ** -0.5 * jnp.eye(size, dtype=x.dtype)[None]
+        whitening = variances[:, :, None] ** -0.5 * jnp.eye(size, dtype=data.x.dtype)[None]
     else:
-        lower = jnp.linalg.cholesky(covariances + floor * jnp.eye(size, dtype=x.dtype)[None])
-        inverse = jax.vmap(lambda one: jax.scipy.linalg.solve_triangular(one, jnp.eye(size, dtype=x.dtype), lower=True))
+        lower = jnp.linalg.cholesky(covariances + floor * jnp.eye(size, dtype=data.x.dtype)[None])
+        unit = jnp.eye(size, dtype=data.x.dtype)
+        inverse = jax.vmap(lambda one: jax.scipy.linalg.solve_triangular(one, unit, lower=True))
         whitening = jnp.swapaxes(inverse(lower), -1, -2)
-    return Mixture(counts / jnp.sum(counts), means, whitening)
+    return Mixture(counts / jnp.sum(counts), means + data.mean[None], whitening)
 
 
 @functools.partial(jax.jit, static_argnames=("covariance", "steps"))
@@ -101,7 +125,12 @@ def fit_mixture(
         tolerance: change of the mean log-likelihood, in nats per observation, below which it ends.
 
     A covariance that is singular beyond `floor` gives NaN in `path`: such a start is of no use.
+
+    Raises ValueError: observations that are not float64; `pmpjax.runs.precision.double_precision` gives them.
     """
+    if x.dtype != jnp.float64:
+        raise ValueError(f"x is {x.dtype}, expected float64; make and fit it under double_precision()")
+    data = _centred(x)
 
     class State(NamedTuple):
         mixture: Mixture
@@ -114,7 +143,7 @@ def fit_mixture(
         total = jax.nn.logsumexp(joint, axis=1)
         bound = jnp.mean(total)
         before = jnp.where(state.step > 0, state.path[state.step - 1], -jnp.inf)
-        mixture = maximise(x, jnp.exp(joint - total[:, None]), covariance, floor)
+        mixture = _from_moments(data, jnp.exp(joint - total[:, None]), covariance, floor)
         settled = jnp.abs(bound - before) < tolerance
         return State(mixture, state.path.at[state.step].set(bound), state.step + 1, settled)
 
@@ -122,7 +151,7 @@ def fit_mixture(
         fine = (state.step == 0) | jnp.isfinite(state.path[state.step - 1])
         return (state.step < steps) & ~state.converged & fine
 
-    first = maximise(x, responsibilities, covariance, floor)
+    first = _from_moments(data, responsibilities, covariance, floor)
     state = State(first, jnp.full(steps, jnp.nan, x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     state = jax.lax.while_loop(unsettled, one, state)
     return Fit(state.mixture, state.path, state.step, state.converged)
@@ -169,11 +198,11 @@ def fit_from_many_starts(
     steps: int = 100,
     tolerance: float | Array = 1e-3,
     floor: float | Array = 1e-6,
-    chunk: int = 2,
+    chunk: int = 1,
 ) -> Fit:
     """`fit_mixture` from `starts` runs of k-means with different keys: every field with a leading axis of starts.
 
-    Memory is that of `chunk` starts. One program for all of them at once is slower: it goes on until the last settles.
+    Memory is that of `chunk` starts. More of them at once are slower on a CPU: a chunk goes on until its last settles.
     """
 
     def one(key: Array) -> Fit:

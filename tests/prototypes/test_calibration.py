@@ -71,6 +71,15 @@ def test_the_start_of_greatest_assignment_is_kept():
     np.testing.assert_array_equal(found.run_scores_, again.run_scores_)
 
 
+def test_neither_the_last_start_nor_the_likeliest_is_kept():
+    x, _ = drawn(11, count=60)
+    found = calibrator(starts=20).fit(x)
+    best, likeliest = int(np.nanargmax(found.run_scores_)), int(np.nanargmax(found.run_log_likelihoods_))
+    assert best not in (19, likeliest)
+    assert found.run_scores_[best] > max(found.run_scores_[19], found.run_scores_[likeliest]) + 0.05
+    assert found.run_log_likelihoods_[best] < found.run_log_likelihoods_[likeliest] - 0.05
+
+
 def test_the_margin_is_that_over_all_permutations():
     means = np.random.default_rng(0).normal(size=(5, 5))
     sums = sorted((sum(means[range(5), p]), p) for p in itertools.permutations(range(5)))

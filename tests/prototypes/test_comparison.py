@@ -62,4 +62,20 @@ def test_the_command_shows_a_table_and_names_bad_files(scores, tmp_path, capsys)
         assert main(["calibrate", str(path)]) == 2
         assert named in capsys.readouterr().err
     assert main(["calibrate", str(scores(labels=np.zeros(3)))]) == 2
-    assert "labels has 3 entries for 300 rows" in capsys.readouterr().err
+    assert "labels has the shape [3] for 300 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"labels": np.where(np.arange(300) == 1, 9, drawn(0)[1])}, "1 labels, the first of them 9 of row 1"),
+        ({"fit": np.arange(300)}, "it is a mask"),
+        ({"fit": np.zeros(300, bool)}, "marks no text"),
+        ({"logp": np.float64(1)}, "logp is float64 []"),
+        ({"logp": np.array([["a", "b"]])}, "logp is <U1 [1, 2]"),
+    ],
+)
+def test_arrays_that_mean_something_else_are_named(scores, changes, named):
+    with pytest.raises(ValueError) as caught:
+        results(scores(**changes))
+    assert named in str(caught.value)

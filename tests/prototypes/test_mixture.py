@@ -49,6 +49,30 @@ def test_the_path_is_scikit_learns(blobs, covariance, float64):
     assert (np.diff(path) > -1e-9).all(), "the likelihood of a maximisation never falls"
 
 
+@pytest.mark.parametrize("covariance", THEIRS)
+def test_moments_are_those_of_differences(covariance, float64):
+    """Narrow clusters far apart and far from 0, as the clipped log-probabilities: sums of squares must not cancel."""
+    draw = np.random.default_rng(5)
+    labels = np.arange(400) % 2
+    x = np.array([[0.0, -27.6], [-27.6, 0.0]])[labels] + 1e-3 * draw.normal(size=(400, 2)) - 100
+    mixture = maximise(jnp.asarray(x), jnp.eye(2)[labels], covariance, 1e-8)
+    each = np.stack([np.cov(x[labels == k].T, bias=True) for k in range(2)])
+    expected = {"full": each, "tied": np.broadcast_to(each.mean(0), each.shape)}.get(covariance)
+    if expected is None:
+        variances = np.diagonal(each, axis1=1, axis2=2)
+        if covariance == "spherical":
+            variances = np.broadcast_to(variances.mean(1, keepdims=True), variances.shape)
+        expected = variances[:, :, None] * np.eye(2)
+    precision = mixture.whitening @ mixture.whitening.mT
+    np.testing.assert_allclose(np.linalg.inv(precision), expected + 1e-8 * np.eye(2), atol=1e-11)
+
+
+def test_single_precision_is_refused():
+    """Its moments would be wrong by more than the floor, without a sign of it."""
+    with pytest.raises(ValueError, match="float32, expected float64"):
+        fit_mixture(jnp.ones((12, 2), jnp.float32), jnp.full((12, 2), 0.5, jnp.float32))
+
+
 def test_densities_are_those_of_scipy(float64):
     draw = np.random.default_rng(2)
     x, mean = draw.normal(size=(5, 3)), draw.normal(size=3)
