@@ -163,6 +163,7 @@ COVERED_BY = {
     "pmpjax/models/positions": "tests/models/test_decoder.py",
     "pmpjax/models/scorer": "tests/models/test_decoder.py",
     "pmpjax/models/config": "tests/models/test_options.py",
+    "pmpjax/models/encoder_files": "tests/models/test_encoder.py",
     "pmpjax/models/generate": "tests/models/test_decoder.py",
     "pmpjax/models/huggingface": "tests/models/test_io.py",
     "pmpjax/models/packages": "tests/models/test_gguf.py",

@@ -1,8 +1,18 @@
-"""Flax modules: the decoder (Mistral/Llama architecture, with the options of its relatives) and the data scorer."""
+"""Flax modules: the decoder (Mistral/Llama architecture, with the options of its relatives), the data scorer,
+and a sentence encoder."""
 
 from pmpjax.models.config import PRESETS, DecoderConfig, preset
 from pmpjax.models.cross_entropy import cross_entropy
 from pmpjax.models.decoder import Cache, Decoder, Recording, Trunk, empty_cache, recorded
+from pmpjax.models.encoder import (
+    Encoder,
+    EncoderConfig,
+    SentenceEncoder,
+    encode_sentences,
+    sentence_ids,
+    sentence_vectors,
+)
+from pmpjax.models.encoder_files import load_encoder
 from pmpjax.models.generate import generate
 from pmpjax.models.io import load_pretrained, save_pretrained
 from pmpjax.models.losses import (
@@ -23,18 +33,23 @@ __all__ = [
     "Cache",
     "Decoder",
     "DecoderConfig",
+    "Encoder",
+    "EncoderConfig",
     "Parameters",
     "Recording",
     "ScorerModel",
+    "SentenceEncoder",
     "TokenRows",
     "Trunk",
     "chat_ids",
     "cross_entropy",
     "empty_cache",
+    "encode_sentences",
     "example_losses",
     "generate",
     "initialise",
     "label_mask",
+    "load_encoder",
     "load_pretrained",
     "mean_token_loss",
     "parameter_count",
@@ -42,6 +57,8 @@ __all__ = [
     "pretrained_tokenizer",
     "recorded",
     "save_pretrained",
+    "sentence_ids",
+    "sentence_vectors",
     "stack_layers",
     "unstack_layers",
     "with_trunk",
