@@ -132,8 +132,8 @@ class SentenceEncoder(NamedTuple):
 def encode_sentences(encoder: SentenceEncoder, texts: Sequence[str], *, batch: int = 32) -> Float[np.ndarray, "n d"]:
     """The unit vectors of texts, [N, D] in float32, in their order; <v_a, v_b> is the cosine of two of them.
 
-    Texts of like length share a batch, padded to 16, 32, 64, ... tokens: one program is compiled for each, and one
-    more for a last batch that is not full. The batch does not change a vector beyond rounding.
+    Texts of like length share a batch, padded to 16, 24, 32, 48, 64, ... tokens: one program is compiled for each,
+    and one more for a last batch that is not full. The batch does not change a vector beyond rounding.
 
     Warns (UserWarning), with the number of texts and which: those cut at the encoder's maximum; those without a token
     of their own, whose vectors say nothing.
@@ -150,7 +150,7 @@ def encode_sentences(encoder: SentenceEncoder, texts: Sequence[str], *, batch: i
     for first in range(0, len(order), batch):
         part = order[first : first + batch]
         count = min(batch, _power(len(part)))
-        length = min(encoder.max_length, max(_SHORTEST, _power(len(rows[part[0]]))))
+        length = min(encoder.max_length, _static_length(len(rows[part[0]])))
         tokens = np.zeros((count, length), np.int32)
         held = np.ones(count, np.int32)  # a row that only fills the batch has one token
         held[: len(part)] = lengths[part]
@@ -200,6 +200,17 @@ _vectors = functools.partial(jax.jit, static_argnums=0)(sentence_vectors)
 
 def _inside(tokens: Array, lengths: Array) -> Array:
     return jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
+
+
+def _static_length(length: int) -> int:
+    """The least of 16, 24, 32, 48, 64, 96, ... that holds a text.
+
+    >>> [_static_length(length) for length in (3, 16, 17, 24, 25, 33, 130)]
+    [16, 16, 24, 24, 32, 48, 192]
+    """
+    # Powers of two alone took 2.15 s for 256 texts of 3 to 120 words on 2 CPU cores, these 1.65.
+    power = max(_SHORTEST, _power(length))
+    return 3 * power // 4 if _SHORTEST < power and length <= 3 * power // 4 else power
 
 
 def _power(number: int) -> int:
