@@ -1,4 +1,4 @@
-"""Time and memory of 100 starts of a Gaussian mixture beside scikit-learn's, on the same scores.
+"""Time and memory of 100 starts of a Gaussian mixture compared with scikit-learn's, on the same scores.
 
     python experiments/benchmarks/mixture.py
 
@@ -110,7 +110,7 @@ def main(options: Options) -> None:
         )
     text = "\n".join(
         [
-            "# A Gaussian mixture from many starts beside scikit-learn's",
+            "# A Gaussian mixture from many starts compared with scikit-learn's",
             "",
             f"`python experiments/benchmarks/mixture.py`: {options.starts} starts on {options.texts:,} x "
             f"{options.classes} scores (separation {options.separation:g}) in {options.rounds} alternating rounds, "

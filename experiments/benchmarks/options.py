@@ -1,4 +1,4 @@
-"""Tokens per second of option scoring beside those of the bare forward pass, in turn, on the same prompts.
+"""Tokens per second of option scoring compared with the bare forward pass, in turn, on the same prompts.
 
     python experiments/benchmarks/options.py
 
@@ -77,7 +77,7 @@ def main(options: Options) -> None:
     lines += [f"| {name} | {r['prompt_tokens_per_second']:,.0f} | {r['of_bare']:.2f} |" for name, r in found.items()]
     text = "\n".join(
         [
-            "# Option scoring beside the bare forward pass",
+            "# Option scoring compared with the bare forward pass",
             "",
             f"`python experiments/benchmarks/options.py`: {options.model}, {options.items} prompts of {options.length} "
             f"tokens in batches of {options.batch}, medians of {options.rounds} interleaved rounds, two CPU cores.",

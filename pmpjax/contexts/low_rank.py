@@ -49,8 +49,8 @@ def context_change(
         context: the tokens Y that are taken away: no query sees them. All others keep their positions.
         positions: of the tokens; None counts from 0.
 
-    Source: Learning without training (arXiv 2507.16003), the rank-one update of a contextual block; with a skip
-    connection the part `shift` is added, which the paper puts into the last bias.
+    Source: Learning without training (arXiv 2507.16003), the rank-one update of a contextual block. The skip connection
+    of this library's blocks adds the part `shift`.
 
     >>> import jax
     >>> config = DecoderConfig(vocabulary=5, width=8, layers=1, heads=2, key_value_heads=1, hidden=16)

@@ -178,15 +178,16 @@ def balanced_groups(key: Array, pool: int, size: int, rounds: int = 1) -> Int[np
 def _check_room(parts: dict[int, list[int]], kept: list[int], too_long: tuple[int, ...], room: int) -> None:
     if too_long:
         words = f"{len(too_long)} of {len(parts)} demonstrations are longer than the {room} tokens that the window has "
-        words += f"beside the query: {_named(f'{index} ({len(parts[index])} tokens)' for index in too_long)}"
+        words += f"in addition to the query: {_named(f'{index} ({len(parts[index])} tokens)' for index in too_long)}"
         if not kept:
             raise ValueError(f"{words}; none is left: shorten them or raise the window")
         warnings.warn(f"{words}; they are left out", UserWarning, stacklevel=3)
     sizes = np.cumsum([len(parts[index]) for index in kept])
     if sizes[-1] > room:
         raise ValueError(
-            f"{len(kept)} demonstrations have {sizes[-1]} tokens, and the window holds {room} beside the query; the "
-            f"first {int((sizes <= room).sum())} fit: choose fewer, or read them in groups (`balanced_groups`)"
+            f"{len(kept)} demonstrations have {sizes[-1]} tokens, and the window holds {room} in addition to the "
+            f"query; the first {int((sizes <= room).sum())} fit: choose fewer, or read them in groups "
+            "(`balanced_groups`)"
         )
 
 

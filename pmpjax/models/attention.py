@@ -97,7 +97,7 @@ def attention_weights(
 def momentum(
     value: Float[Array, "n l k d"], eta: float, heads: int, visible: Visible = Visible()
 ) -> Float[Array, "n l h d"]:
-    """sum_{i<t} eta^(t-i) w_i v_i, what momentum attention adds to each head (arXiv 2212.10559, section 5.2).
+    """sum_{i<t} eta^(t-i) w_i v_i, what momentum attention adds to each head (arXiv 2212.10559).
 
     By the recursion s_{t+1} = eta (s_t + w_t v_t), s_1 = 0, in logarithmic depth; w is 1, or the weight on the key of
     `visible`. Nothing passes from one packed document to the next.

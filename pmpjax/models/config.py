@@ -27,7 +27,7 @@ class DecoderConfig:
         max_length: rows of the learned positions' matrix; ignored where positions are not learned.
         rope_base: base of the rotary frequencies.
         window: keys that a query sees, itself among them (Mistral's sliding window); None: all before it.
-        momentum: eta of momentum attention (arXiv 2212.10559, section 5.2), 0 <= eta < 1: each head also adds
+        momentum: eta of momentum attention (arXiv 2212.10559), 0 <= eta < 1: each head also adds
             sum_{i<t} eta^(t-i) v_i; 0: plain attention. Not with a window, and not with a cache.
         norm_epsilon: added to the mean square in each norm.
         tied_embeddings: whether the output product uses the embedding's matrix.

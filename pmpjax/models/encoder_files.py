@@ -5,18 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import unflatten_dict
-
 from pmpjax.models.encoder import Encoder, EncoderConfig, SentenceEncoder
 from pmpjax.models.huggingface import Tensor
 from pmpjax.models.losses import Parameters
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.pretrained_tokenizers import pretrained_tokenizer
-from pmpjax.models.tensor_files import opened_tensors, read_json, some
+from pmpjax.models.tensor_files import FLOATS, check_tensors, opened_tensors, parameters_of, read_json, some, stored
 
-_FLOATS = ("F32", "BF16", "F16")
 _PREFIX = "bert."
 # What BERT's other uses keep in the same file: nothing of it enters a mean over the last states.
 _UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
@@ -140,31 +135,8 @@ def _norm(name: str, leaf: tuple[str, ...], width: int) -> list[Tensor]:
 
 
 def _parameters(folder: Path, config: EncoderConfig) -> Parameters:
-    """Compares names, shapes and types before anything is read."""
     wanted = {tensor.name: tensor for tensor in _tensors(config)}
     with opened_tensors(folder) as files:
-        held = {name.removeprefix(_PREFIX): (file, name) for name, file in files.items()}
-        problems = {
-            "missing": [f"{name} {list(tensor.shape)}" for name, tensor in wanted.items() if name not in held],
-            "unknown": [name for name in held if name not in wanted and not name.startswith(_UNUSED)],
-            "of another shape": [],
-            f"of another type than {', '.join(_FLOATS)}": [],
-        }
-        _, _, shapes, types = problems.values()
-        for name in held.keys() & wanted.keys():
-            part = held[name][0].get_slice(held[name][1])
-            if (shape := list(part.get_shape())) != list(wanted[name].shape):
-                shapes.append(f"{name} is {shape}, expected {list(wanted[name].shape)}")
-            if part.get_dtype() not in _FLOATS:
-                types.append(f"{name} is {part.get_dtype()}")
-        listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
-        if listed:
-            raise ValueError(
-                f"{folder}: the tensors are not those of config.json: {'; '.join(listed)}. Take the files of one "
-                "BERT together"
-            )
-        leaves = {}
-        for name, tensor in wanted.items():
-            array = np.asarray(held[name][0].get_tensor(held[name][1]), np.float32)
-            leaves[tensor.leaves[0]] = jnp.asarray(array.T if tensor.transposed else array)
-        return unflatten_dict(leaves)
+        held = {name.removeprefix(_PREFIX): stored(file, name) for name, file in files.items()}
+        check_tensors(folder, held, wanted, FLOATS, _UNUSED)
+        return parameters_of(wanted, held)

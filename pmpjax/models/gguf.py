@@ -1,12 +1,16 @@
 """GGUF files of llama.cpp, read through the package `gguf` (extra `models`): settings, tensors and tokenizer."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from pmpjax.models.tensor_files import Stored
+from pmpjax.runs import RunError
 
 _MODEL = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -30,20 +34,6 @@ _SPLITS = {"smollm": True, "gpt-2": False}
 """Pre-tokenizers by their name in the file, and whether each digit is a piece of its own."""
 
 
-class Stored(NamedTuple):
-    """One tensor of a file, not yet read.
-
-    Fields:
-        shape: as Hugging Face has it, [out, in].
-        kind: how its numbers are stored.
-        read: gives the numbers; float32 where the file has blocks.
-    """
-
-    shape: tuple[int, ...]
-    kind: str
-    read: Callable[[], np.ndarray]
-
-
 class GGUFModel(NamedTuple):
     """A language model's file in Hugging Face's words.
 
@@ -65,11 +55,20 @@ def read_gguf(path: Path) -> GGUFModel:
     head apart: the rows of the two products are put back into that order.
 
     Raises:
-        ImportError: the package `gguf` is missing.
+        RunError: the package `gguf` is missing.
         ValueError: no GGUF file or a damaged one; another architecture, scaled rotary angles, experts. It names the
             key, what was found and what is read.
         FileNotFoundError: the file is not there.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; name a .gguf file")
+    found = path.stat()
+    return _read(path, found.st_mtime_ns, found.st_size)
+
+
+# The settings, the tokenizer and the chat template are asked for one after the other, and opening takes two seconds.
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, changed: int, size: int) -> GGUFModel:
     reader = _opened(path)
     fields = {name: field for name, field in reader.fields.items()}
     found = _Fields(path, fields)
@@ -155,11 +154,9 @@ def _opened(path: Path) -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise ImportError(
+        raise RunError(
             f"reading {path} needs the package gguf: pip install gguf, or pmpjax with its extra `models`"
         ) from error
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; name a .gguf file")
     with _damage(path):
         return gguf.GGUFReader(path)
 

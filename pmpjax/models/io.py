@@ -5,23 +5,21 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from pmpjax.models.config import DecoderConfig
-from pmpjax.models.gguf import Stored, read_gguf
+from pmpjax.models.gguf import read_gguf
 from pmpjax.models.huggingface import (
     EMBEDDING,
     OUTPUT,
     PREFIX,
-    Tensor,
     architecture,
     from_settings,
     tensors,
@@ -30,9 +28,16 @@ from pmpjax.models.huggingface import (
 from pmpjax.models.losses import Parameters
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.stacking import stack_layers, unstack_layers
-from pmpjax.models.tensor_files import WEIGHTS, opened_tensors, read_json, some
-
-_FLOATS = ("F32", "BF16", "F16")
+from pmpjax.models.tensor_files import (
+    FLOATS,
+    WEIGHTS,
+    check_tensors,
+    opened_tensors,
+    parameters_of,
+    read_json,
+    some,
+    stored,
+)
 
 
 def save_pretrained(
@@ -127,40 +132,26 @@ def _from_gguf(path: Path) -> tuple[DecoderConfig, Parameters]:
     model = read_gguf(path)
     kind, config = from_settings(model.settings, str(path))
     wanted = {tensor.name: tensor for tensor in tensors(config, kind)}
-    _check(path, model.tensors, wanted, None, ())
-    return config, _parameters(wanted, model.tensors)
+    check_tensors(path, model.tensors, wanted)
+    return config, parameters_of(wanted, model.tensors)
 
 
 def _from_folder(folder: Path) -> tuple[DecoderConfig, Parameters]:
     kind, config = from_settings(read_json(folder / "config.json"), str(folder / "config.json"))
     with opened_tensors(folder) as files:
-        held = {name: _stored(file, name) for name, file in files.items()}
+        held = {name: stored(file, name) for name, file in files.items()}
         prefix = PREFIX[kind]
         bare = prefix + EMBEDDING[kind] not in held and EMBEDDING[kind] in held
         wanted = {t.name.removeprefix(prefix) if bare else t.name: t for t in tensors(config, kind)}
         copy = OUTPUT if config.tied_embeddings and OUTPUT in held else None
-        _check(folder, held, wanted, copy, _FLOATS)
+        check_tensors(folder, held, wanted, FLOATS, unused=(copy,) if copy else ())
         embedding = next(iter(wanted))
         if copy and not np.array_equal(held[copy].read(), held[embedding].read()):
             raise ValueError(
                 f"{folder}: tie_word_embeddings is true, and {copy} is another matrix than {embedding}; set it to "
                 "false in config.json, or remove the tensor that does not count"
             )
-        return config, _parameters(wanted, held)
-
-
-def _stored(file: Any, name: str) -> Stored:
-    part = file.get_slice(name)
-    return Stored(tuple(part.get_shape()), part.get_dtype(), lambda: np.asarray(file.get_tensor(name), np.float32))
-
-
-def _parameters(wanted: Mapping[str, Tensor], held: Mapping[str, Stored]) -> Parameters:
-    leaves: dict[tuple[str, ...], Any] = {}
-    for name, tensor in wanted.items():
-        array = held[name].read()
-        parts = np.split(array.T if tensor.transposed else array, len(tensor.leaves), axis=-1)
-        leaves.update({leaf: jnp.asarray(part) for leaf, part in zip(tensor.leaves, parts, strict=True)})
-    return unflatten_dict(leaves)
+        return config, parameters_of(wanted, held)
 
 
 def _to_file(config: DecoderConfig, kind: str, params: Parameters) -> dict[str, np.ndarray]:
@@ -250,27 +241,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check(
-    source: Path, held: Mapping[str, Stored], wanted: Mapping[str, Tensor], copy: str | None, kinds: tuple[str, ...]
-) -> None:
-    """Compares names, shapes and types (any of them where `kinds` is empty) before anything is read."""
-    problems = {
-        "missing": [f"{name} {list(tensor.shape)}" for name, tensor in wanted.items() if name not in held],
-        "unknown": [name for name in held if name not in wanted and name != copy],
-        "of another shape": [],
-        f"of another type than {', '.join(kinds)}": [],
-    }
-    _, _, shapes, types = problems.values()
-    for name in held.keys() & wanted.keys():
-        if held[name].shape != wanted[name].shape:
-            shapes.append(f"{name} is {list(held[name].shape)}, expected {list(wanted[name].shape)}")
-        if kinds and held[name].kind not in kinds:
-            types.append(f"{name} is {held[name].kind}")
-    listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
-    if listed:
-        raise ValueError(
-            f"{source}: the tensors are not those of its settings: {'; '.join(listed)}. Take the files of one model, "
-            "with an output for the next token, together"
-        )

@@ -1,21 +1,90 @@
-"""The tensors of a Hugging Face folder: one safetensors file, or several and their index."""
+"""The tensors of a model's files: one safetensors file or several and their index, compared with what is wanted."""
 
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
+
+from pmpjax.models.huggingface import Tensor
 
 WEIGHTS = "model.safetensors"
 """The one file of a model that is not split."""
+
+FLOATS = ("F32", "BF16", "F16")
+"""The types that are read from safetensors."""
 
 _INDEX = "model.safetensors.index.json"
 # Masks and frequencies that earlier versions of transformers stored beside the parameters.
 _BUFFER = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
 _NAMED = 6
+
+
+class Stored(NamedTuple):
+    """One tensor of a file, not yet read.
+
+    Fields:
+        shape: as Hugging Face has it, [out, in].
+        kind: how its numbers are stored.
+        read: gives the numbers in float32.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    read: Callable[[], np.ndarray]
+
+
+def stored(file: Any, name: str) -> Stored:
+    """A tensor of an open safetensors file."""
+    part = file.get_slice(name)
+    return Stored(tuple(part.get_shape()), part.get_dtype(), lambda: np.asarray(file.get_tensor(name), np.float32))
+
+
+def check_tensors(
+    source: Path,
+    held: Mapping[str, Stored],
+    wanted: Mapping[str, Tensor],
+    kinds: tuple[str, ...] = (),
+    unused: tuple[str, ...] = (),
+) -> None:
+    """Compares names, shapes and types (any of them where `kinds` is empty) before anything is read.
+
+    `unused` are beginnings of names that a file may have and nobody reads. ValueError lists all that is wrong.
+    """
+    problems = {
+        "missing": [f"{name} {list(tensor.shape)}" for name, tensor in wanted.items() if name not in held],
+        "unknown": [name for name in held if name not in wanted and not name.startswith(unused)],
+        "of another shape": [],
+        f"of another type than {', '.join(kinds)}": [],
+    }
+    _, _, shapes, types = problems.values()
+    for name in held.keys() & wanted.keys():
+        if held[name].shape != wanted[name].shape:
+            shapes.append(f"{name} is {list(held[name].shape)}, expected {list(wanted[name].shape)}")
+        if kinds and held[name].kind not in kinds:
+            types.append(f"{name} is {held[name].kind}")
+    listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
+    if listed:
+        raise ValueError(
+            f"{source}: the tensors are not those of its settings: {'; '.join(listed)}. Take the files of one model, "
+            "with all its parts, together"
+        )
+
+
+def parameters_of(wanted: Mapping[str, Tensor], held: Mapping[str, Stored]) -> dict[str, Any]:
+    """The nested dictionary of parameters, read tensor by tensor."""
+    leaves: dict[tuple[str, ...], Any] = {}
+    for name, tensor in wanted.items():
+        array = held[name].read()
+        parts = np.split(array.T if tensor.transposed else array, len(tensor.leaves), axis=-1)
+        leaves.update({leaf: jnp.asarray(part) for leaf, part in zip(tensor.leaves, parts, strict=True)})
+    return unflatten_dict(leaves)
 
 
 @contextlib.contextmanager

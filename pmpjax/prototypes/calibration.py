@@ -33,11 +33,11 @@ class Calibrator(ClassifierMixin, BaseEstimator):
 
     With log p = log softmax(x):
     - "argmax": log p as it is.
-    - "contextual": log p - log p(empty), the scores of a text without content (arXiv 2102.09690, section 5).
-    - "batch": log p - log mean_n p_n over the fitted texts (arXiv 2309.17249, equation 4).
+    - "contextual": log p - log p(empty), the scores of a text without content (arXiv 2102.09690).
+    - "batch": log p - log mean_n p_n over the fitted texts (arXiv 2309.17249).
     - "prototypical": a Gaussian mixture of C clusters over log p. Clusters become classes by the permutation k that
       maximises sum_n mu_{n, k_n}; of many starts the one of greatest sum is kept, not the likeliest; a text's class is
-      that of the cluster of greatest density, without its weight (ProCa, arXiv 2205.10183, equations 5 to 7).
+      that of the cluster of greatest density, without its weight (ProCa, arXiv 2205.10183, equations 6 and 7).
     - "supervised": log softmax(a * log p + b), one scale and one shift for each class, fitted to labels (of the kind of
       arXiv 2505.23783).
 

@@ -27,7 +27,7 @@ class CalibrateConfig:
         method: one method alone; without it all that the file allows.
         starts: of the clusters.
         seed: of the starts.
-        out: .npz file of predictions; beside the scores if absent.
+        out: .npz file of predictions; in the folder of the scores if absent.
     """
 
     scores: tyro.conf.Positional[Path]

@@ -1,5 +1,6 @@
-"""GGUF files: a Llama written by the package `gguf` comes back; the installed model beside transformers; bad files."""
+"""GGUF files: a Llama written by `gguf` comes back; the installed model compared with transformers; bad files."""
 
+import sys
 from pathlib import Path
 
 import gguf
@@ -9,10 +10,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
+from pmpjax.cli import main
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, chat_ids, generate, load_pretrained, pretrained_tokenizer
 from pmpjax.models.layers import apply
-from pmpjax.models.packages import PACKAGES
+from pmpjax.models.packages import INSTALL, PACKAGES
 from tests.models.golden import texts
 from tests.pretrained import needs_models
 
@@ -141,6 +143,28 @@ def test_a_message_cannot_end_itself():
     tokenizer = pretrained_tokenizer("smollm2")
     with pytest.raises(ValueError, match=r"message 1 holds '<\|im_end\|>'"):
         chat_ids("smollm2", tokenizer, [*texts.CHAT, {"role": "user", "content": "<|im_end|>"}])
+
+
+def test_a_file_that_was_written_again_is_read_again(tmp_path):
+    path = write(tmp_path / "model.gguf")
+    assert load_pretrained(path)[0].tied_embeddings
+    write(path, leave_out=("output_norm.weight",))
+    with pytest.raises(ValueError, match="missing"):
+        load_pretrained(path)
+
+
+def test_without_the_reader_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "model.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert main(["generate", "--checkpoint", str(path), "--prompt", "a"]) == 2
+    assert "pip install gguf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".ci/run", "pmpjax/models/README.md"])
+def test_the_line_that_installs_the_models_is_the_same_everywhere(place):
+    """As pip takes it, whatever options stand between."""
+    words = (Path(__file__).parents[2] / place).read_text().split()
+    assert all(word in words for word in INSTALL.split())
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

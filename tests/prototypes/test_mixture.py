@@ -1,4 +1,4 @@
-"""Expectation and maximisation beside scikit-learn from equal starts, and what a likelihood must do."""
+"""Expectation and maximisation compared with scikit-learn from equal starts, and what a likelihood must do."""
 
 import jax
 import jax.numpy as jnp

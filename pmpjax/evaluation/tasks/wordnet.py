@@ -29,7 +29,7 @@ def wordnet(*, seed: int = 0, sizes: Sizes = SIZES, folder: Path | None = None) 
     """Glosses of noun synsets -> one of 16 categories (act, animal, ..., substance).
 
     A gloss is the definition alone, without its examples of use: "the trait of being dutiful" -> attribute.
-    Source: WordNet 3.0, Princeton University; its licence is in `wordnet_licence.txt` beside this module.
+    Source: WordNet 3.0, Princeton University; its licence is in `wordnet_licence.txt`, in this folder.
 
     Args:
         folder: with WordNet's `data.noun`; None means where `wordnet-base` puts it, and the extract where it is not
