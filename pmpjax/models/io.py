@@ -68,7 +68,7 @@ def save_pretrained(
             tokenizer has ids that the model has not.
         FileExistsError: the folder has something in it already.
 
-    >>> import jax, tempfile
+    >>> import jax, jax.numpy as jnp, tempfile
     >>> from pmpjax.models import Decoder, initialise
     >>> config = DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, key_value_heads=1, hidden=16)
     >>> params = initialise(Decoder(config), jax.random.key(0), jnp.zeros((1, 4), int))
