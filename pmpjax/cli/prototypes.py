@@ -22,9 +22,9 @@ def calibrate(arguments: list[str], name: str, announce: Callable[[Path], None])
         args=arguments,
         description="Corrects a language model's label scores for its bias towards some words, by every method.",
     )
-    with progress("calibrate") as bar, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DoubtfulClassWarning)  # the table has them
-        results = run(config, bar)
+        results = run(config, progress)
     for method, result in results.items():
         show_table(method, rows_of(result))
     print(f"predictions and probabilities: {config.out or config.scores.with_suffix('.calibrated.npz')}")

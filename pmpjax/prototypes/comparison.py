@@ -2,6 +2,8 @@
 
 import dataclasses
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
 from pmpjax.prototypes.calibration import Calibrator, Method
+from pmpjax.prototypes.prompted import scores_of
 from pmpjax.runs.files import read_arrays, write_arrays
 from pmpjax.runs.progress import Bar
 
@@ -22,8 +25,9 @@ class CalibrateConfig:
     """Which scores, and how they are corrected.
 
     Attributes:
-        scores: .npz file with `logp` [N, C]; optionally `labels` [N], `content_free` [C] or [M, C], and
-            `fit` [N], true for the texts that are fitted (without it all are).
+        scores: .npz file with `logp` [N, C]; optionally `labels` [N], `content_free` [C] or [M, C], `classes` [C] (the
+            columns' names, which labels then number), and `fit` [N], true for the texts that are fitted (without it
+            all are). Or a prompt file: .json with model, data, template and options, whose scores are made first.
         method: one method alone; without it all that the file allows.
         starts: of the clusters.
         seed: of the starts.
@@ -46,6 +50,7 @@ class Result(NamedTuple):
         auc: area under the curve of each class against the others, their mean; None without labels.
         predicted: [C] texts of each class.
         texts: that these figures are of.
+        names: [C] of the classes.
     """
 
     calibrator: Calibrator
@@ -53,16 +58,26 @@ class Result(NamedTuple):
     auc: float | None
     predicted: np.ndarray
     texts: int
+    names: np.ndarray
 
 
-def run(config: CalibrateConfig, bar: Bar) -> dict[str, Result]:
+def run(config: CalibrateConfig, progress: Callable[..., AbstractContextManager[Bar]]) -> dict[str, Result]:
     """Fits each method and writes `<method>` [N] (numbers of classes) and `<method>_probabilities` [N, C] to `out`.
 
+    Of a prompt file the scores are written too, as an .npz file of the same name: the model runs once.
     "supervised" is fitted only where `fit` leaves texts that it has not seen: its figure on its own would say nothing.
+
+    Args:
+        progress: `pmpjax.runs.progress.progress`.
 
     Raises ValueError: the file lacks `logp`, its arrays are not of one number of texts, or the method needs another.
     """
-    held = _read(config.scores)
+    path = config.scores
+    if path.suffix == ".json":
+        write_arrays(path.with_suffix(".npz"), scores_of(path, progress))
+        path = path.with_suffix(".npz")
+    held = _read(path)
+    classes = held.get("classes")
     scores, labels = held["logp"], held.get("labels")
     fitted = held.get("fit", np.ones(len(scores), bool))
     shown = ~fitted if not fitted.all() else fitted
@@ -72,21 +87,25 @@ def run(config: CalibrateConfig, bar: Bar) -> dict[str, Result]:
     }
     methods: list[Method] = [m for m in _ALL if allowed.get(m, True)] if config.method is None else [config.method]
     results, arrays = {}, {}
-    for method in methods:
-        calibrator = Calibrator(method, starts=config.starts, seed=config.seed)
-        known = None if labels is None else labels[fitted]
-        calibrator.fit(scores[fitted], known, content_free=held.get("content_free"))
-        probabilities = calibrator.predict_proba(scores)
-        chosen = np.argmax(probabilities, axis=1)
-        arrays[method], arrays[f"{method}_probabilities"] = chosen, probabilities
-        counts = np.bincount(chosen[shown], minlength=scores.shape[1])
-        accuracy = auc = None
-        if labels is not None:
-            _check_known(config.scores, labels, calibrator.classes_)
-            accuracy = float(np.mean(calibrator.classes_[chosen[shown]] == labels[shown]))
-            auc = area_under_curve(probabilities[shown], np.searchsorted(calibrator.classes_, labels[shown]))
-        results[method] = Result(calibrator, accuracy, auc, counts, int(shown.sum()))
-        bar.update()
+    with progress("calibrate", total=len(methods)) as bar:
+        for method in methods:
+            calibrator = Calibrator(method, starts=config.starts, seed=config.seed)
+            # Named classes number the columns, so labels are needed only where they are learned from.
+            known = labels if classes is None or method == "supervised" else None
+            content_free = held.get("content_free")
+            calibrator.fit(scores[fitted], None if known is None else known[fitted], content_free=content_free)
+            probabilities = calibrator.predict_proba(scores)
+            chosen = np.argmax(probabilities, axis=1)
+            arrays[method], arrays[f"{method}_probabilities"] = chosen, probabilities
+            counts = np.bincount(chosen[shown], minlength=scores.shape[1])
+            accuracy = auc = None
+            if labels is not None:
+                _check_known(path, labels, calibrator.classes_)
+                accuracy = float(np.mean(calibrator.classes_[chosen[shown]] == labels[shown]))
+                auc = area_under_curve(probabilities[shown], np.searchsorted(calibrator.classes_, labels[shown]))
+            names = calibrator.classes_ if classes is None else classes
+            results[method] = Result(calibrator, accuracy, auc, counts, int(shown.sum()), names)
+            bar.update()
     write_arrays(config.out or config.scores.with_suffix(".calibrated.npz"), arrays)
     return results
 
@@ -112,7 +131,7 @@ def rows_of(result: Result) -> dict[str, str]:
     if result.accuracy is not None:
         rows["accuracy"] = f"{result.accuracy:.1%}"
         rows["AUC"] = "a class has no text" if result.auc is None else f"{result.auc:.1%}"
-    names = ", ".join(f"{name}: {count:,}" for name, count in zip(found.classes_, result.predicted, strict=True))
+    names = ", ".join(f"{name}: {count:,}" for name, count in zip(result.names, result.predicted, strict=True))
     rows["predicted"] = names
     if found.clipped_:
         rows["scores below log 1e-12"] = f"{found.clipped_:,}"
@@ -133,7 +152,9 @@ def rows_of(result: Result) -> dict[str, str]:
             own = found.run_accuracies_
             rows["accuracy of the starts, fitted texts"] = f"{np.nanmin(own):.1%} to {np.nanmax(own):.1%}"
         if len(found.doubtful_):
-            rows["doubtful classes"] = ", ".join(map(str, found.doubtful_))
+            rows["doubtful classes"] = ", ".join(
+                map(str, result.names[np.searchsorted(found.classes_, found.doubtful_)])
+            )
     return rows
 
 
@@ -152,6 +173,14 @@ def _read(path: Path) -> dict[str, Any]:
     for name in ("labels", "fit"):
         if name in held and held[name].shape != (len(scores),):
             raise ValueError(f"{path}: {name} has the shape {list(held[name].shape)} for {len(scores)} rows of logp")
+    if "classes" in held:
+        classes, labels = held["classes"], held.get("labels", np.zeros(0, int))
+        if classes.shape != scores.shape[1:]:
+            raise ValueError(
+                f"{path}: classes has the shape {list(classes.shape)} for {scores.shape[1]} columns of logp"
+            )
+        if not np.isin(labels, np.arange(len(classes))).all():
+            raise ValueError(f"{path}: labels are not the numbers 0 to {len(classes) - 1} of the named classes")
     if "fit" in held:
         fitted = held["fit"]
         if not np.isin(fitted, (0, 1)).all():

@@ -21,8 +21,7 @@ def scores(tmp_path):
 
 
 def results(path, **options):
-    with progress("test") as bar:
-        return run(CalibrateConfig(path, starts=5, **options), bar)
+    return run(CalibrateConfig(path, starts=5, **options), progress)
 
 
 def test_all_methods_are_measured_on_texts_that_none_has_seen(scores):
@@ -42,6 +41,13 @@ def test_without_labels_it_predicts_and_claims_nothing(scores):
     found = results(scores(labels=None, fit=None, content_free=None))
     assert list(found) == ["argmax", "batch", "prototypical"]
     assert all(result.accuracy is None and result.auc is None for result in found.values())
+
+
+def test_named_classes_number_the_columns_and_may_lack_fitted_texts(scores):
+    x, y = drawn(0)
+    fit = (np.arange(len(x)) % 2 == 0) & (y == 0)
+    found = results(scores(classes=np.array(["yes", "no", "maybe"]), fit=fit), method="contextual")["contextual"]
+    assert list(found.names) == ["yes", "no", "maybe"] and found.accuracy > 0.95
 
 
 def test_a_shift_of_the_scores_does_not_change_the_area():
@@ -71,6 +77,8 @@ def test_the_command_shows_a_table_and_names_bad_files(scores, tmp_path, capsys)
         ({"labels": np.where(np.arange(300) == 1, 9, drawn(0)[1])}, "1 labels, the first of them 9 of row 1"),
         ({"fit": np.arange(300)}, "it is a mask"),
         ({"fit": np.zeros(300, bool)}, "marks no text"),
+        ({"classes": np.array(["a", "b"])}, "classes has the shape [2] for 3 columns"),
+        ({"classes": np.array(["a", "b", "c"]), "labels": drawn(0)[1] + 1}, "not the numbers 0 to 2"),
         ({"logp": np.float64(1)}, "logp is float64 []"),
         ({"logp": np.array([["a", "b"]])}, "logp is <U1 [1, 2]"),
     ],
