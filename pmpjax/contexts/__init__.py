@@ -4,24 +4,40 @@ from pmpjax.contexts.demonstrations import Contributions, answer_losses, best, c
 from pmpjax.contexts.linear import LinearTask, Pairs, implied_change, linear_attention
 from pmpjax.contexts.low_rank import ContextChange, changed, context_change
 from pmpjax.contexts.prompt import Format, Prompt, Prompts, balanced_groups, build_prompt, stack_prompts
+from pmpjax.contexts.structured_prompting import (
+    Context,
+    ContextAttention,
+    Groups,
+    attach,
+    build_context,
+    build_groups,
+    join_contexts,
+)
 
 __all__ = [
+    "Context",
+    "ContextAttention",
     "ContextChange",
     "Contributions",
     "Format",
+    "Groups",
     "LinearTask",
     "Pairs",
     "Prompt",
     "Prompts",
     "answer_losses",
+    "attach",
     "balanced_groups",
     "best",
+    "build_context",
+    "build_groups",
     "build_prompt",
     "changed",
     "context_change",
     "contributions",
     "forward_problem",
     "implied_change",
+    "join_contexts",
     "linear_attention",
     "stack_prompts",
 ]
