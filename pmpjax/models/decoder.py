@@ -107,7 +107,7 @@ class Block(nn.Module):
 
 def _write(old: Array, new: Array, at: Int[Array, " n"]) -> Array:
     """`old` with `new` at places at[n], at[n] + 1, ... of each row."""
-    return jax.vmap(lambda row, part, begin: jax.lax.dynamic_update_slice(row, part, (begin, 0, 0)))(
+    return jax.vmap(lambda row, part, begin: jax.lax.dynamic_update_slice_in_dim(row, part, begin, 0))(
         old, new.astype(old.dtype), at
     )
 

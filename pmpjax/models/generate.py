@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from pmpjax.models.attention import Attached
@@ -49,7 +50,7 @@ def generate(
     (2, 5)
     """
     length, config = prompts.tokens.shape[1], decoder.config
-    before = 0 if attached is None or isinstance(attached.first, jax.core.Tracer) else int(attached.first.max())
+    before = 0 if attached is None or isinstance(attached.first, Tracer) else int(attached.first.max())
     if config.positions == "learned" and before + length + steps > config.max_length:
         behind = f" behind {before} attached positions" if before else ""
         raise ValueError(

@@ -112,11 +112,13 @@ def build_context(
     config, (count, width), begin = decoder.config, groups.tokens.shape, len(groups.prefix)
     if begin:
         alone = Attached((), jnp.zeros(1, jnp.int32), jnp.zeros(()))
-        prefix = tuple(part[:, 0] for part in _encode(decoder, params, jnp.asarray(groups.prefix)[None], alone))
+        keys, values = _encode(decoder, params, jnp.asarray(groups.prefix)[None], alone)
+        prefix = keys[:, 0], values[:, 0]
         before = (_prefix_part(config, *prefix),)
     else:
         shape = (config.layers, 0, config.key_value_heads, config.size)
-        prefix = tuple(np.zeros(shape, params["trunk"]["embedding"].dtype) for _ in range(2))
+        empty = np.zeros(shape, params["trunk"]["embedding"].dtype)
+        prefix = empty, empty
         before = ()
     found: list[tuple[Array, Array]] = []
     batch = min(batch, count)
@@ -199,8 +201,8 @@ def join_contexts(contexts: Sequence[Context], config: DecoderConfig) -> Context
     ends = [int(context.length) for context in contexts]
     if config.positions in _ABSOLUTE and len({*ends}) > 1:
         raise ValueError(
-            f"the contexts end at {ends}, and {config.positions} positions are part of what was encoded; build all with "
-            f"length={max(ends)}"
+            f"the contexts end at {ends}, and {config.positions} positions are part of what was encoded; build all "
+            f"with length={max(ends)}"
         )
     longest = max(context.keys.shape[2] for context in contexts)
 
