@@ -11,7 +11,12 @@ from pmpjax.contexts.structured_prompting import (
     attach,
     build_context,
     build_groups,
+    context_notes,
+    fit_group_weights,
+    group_problem,
     join_contexts,
+    load_context,
+    save_context,
 )
 
 __all__ = [
@@ -34,10 +39,15 @@ __all__ = [
     "build_prompt",
     "changed",
     "context_change",
+    "context_notes",
     "contributions",
+    "fit_group_weights",
     "forward_problem",
+    "group_problem",
     "implied_change",
     "join_contexts",
     "linear_attention",
+    "load_context",
+    "save_context",
     "stack_prompts",
 ]
