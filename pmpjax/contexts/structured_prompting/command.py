@@ -77,7 +77,7 @@ class PredictConfig:
     texts: tuple[str, ...] = ()
     split: str = "test"
     limit: int = 100
-    attention: ContextAttention = ContextAttention()
+    attention: ContextAttention = dataclasses.field(default_factory=ContextAttention)
     learn_weights: int = 0
     sweeps: int = 12
     batch: int = 8
@@ -217,7 +217,7 @@ def show(path: Path) -> dict[str, str]:
     rows = {
         "groups": f"{groups:,}, of at most {longest:,} tokens",
         "prefix": f"{shapes['prefix_keys'][1]:,} tokens",
-        "model": f"{layers} layers, width {model['width']}, {heads} key heads of {size}, {model['positions']} positions",
+        "model": f"{layers} layers, width {model['width']}, {heads} key heads of {size}, positions {model['positions']}",
         "parameters": told["parameters"][:16],
         "size": f"{path.stat().st_size / 1e6:,.1f} MB",
     }

@@ -219,7 +219,8 @@ def join_contexts(contexts: Sequence[Context], config: DecoderConfig) -> Context
 def _encode(decoder: Decoder, params: Parameters, tokens: Array, attached: Attached) -> tuple[Array, Array]:
     """Keys before rotation and values, [layers, N, L, K, d]."""
     config = decoder.config
-    cache = empty_cache(config, *tokens.shape, attached)
+    rows, length = tokens.shape
+    cache = empty_cache(config, rows, length, attached)
     _, variables = apply(
         decoder,
         params,

@@ -43,7 +43,7 @@ def group_problem(
     pairs, rest = attached.split()
     tokens, answers, there = _rows(items)
     owner = jnp.repeat(jnp.arange(context.groups), context.keys.shape[2])[None, :]
-    positions = attached.first[:, None] + jnp.arange(tokens.shape[1])[None, :]
+    positions = jnp.broadcast_to(attached.first[:, None] + jnp.arange(tokens.shape[1])[None, :], tokens.shape)
     lengths = jnp.zeros(len(tokens), jnp.int32)
     counts = jnp.asarray((answers >= 0).sum(axis=1))
 
