@@ -66,9 +66,10 @@ def main(options: Options) -> None:
         for key in wanted:
             number, count, log_m = key
             if key not in found:
-                # One demonstration of each class in a group; draws of one seed are nested, so M differs in groups alone.
+                # One demonstration of each class in a group; draws of one seed are nested: M adds groups.
                 drawn = draw(task, count, number)
-                order = np.argsort(
+                turns = [np.sum(drawn.labels[:i] == label) for i, label in enumerate(drawn.labels)]
+                order = np.argsort(turns, kind="stable")
                     [np.sum(drawn.labels[:i] == label) for i, label in enumerate(drawn.labels)], kind="stable"
                 )
                 texts = [demonstration(drawn.texts[i], QUESTION, task.classes[drawn.labels[i]]) for i in order]

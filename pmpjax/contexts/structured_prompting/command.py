@@ -214,10 +214,11 @@ def show(path: Path) -> dict[str, str]:
     told = context_notes(path)
     shapes, model, notes = told["shapes"], told["model"], told["notes"]
     layers, groups, longest, heads, size = shapes["keys"]
+    places = model["positions"]
     rows = {
         "groups": f"{groups:,}, of at most {longest:,} tokens",
         "prefix": f"{shapes['prefix_keys'][1]:,} tokens",
-        "model": f"{layers} layers, width {model['width']}, {heads} key heads of {size}, positions {model['positions']}",
+        "decoder": f"{layers} layers, width {model['width']}, {heads} key heads of {size}, {places} positions",
         "parameters": told["parameters"][:16],
         "size": f"{path.stat().st_size / 1e6:,.1f} MB",
     }
