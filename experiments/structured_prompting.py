@@ -70,8 +70,6 @@ def main(options: Options) -> None:
                 drawn = draw(task, count, number)
                 turns = [np.sum(drawn.labels[:i] == label) for i, label in enumerate(drawn.labels)]
                 order = np.argsort(turns, kind="stable")
-                    [np.sum(drawn.labels[:i] == label) for i, label in enumerate(drawn.labels)], kind="stable"
-                )
                 texts = [demonstration(drawn.texts[i], QUESTION, task.classes[drawn.labels[i]]) for i in order]
                 groups = build_groups(text_format(tokenizer, 2048), texts, size=len(task.classes), room=256)
                 attention = ContextAttention() if log_m else ContextAttention(own_log_weight=0.0)

@@ -135,7 +135,8 @@ def main(options: Options) -> None:
     lines += [
         f"| {row['groups']} | {row['build_seconds']:.3f} | {1e3 * row['query_seconds']:.2f} | "
         f"{row['context_bytes'] / 1e6:.1f} | {row['query_temporary_bytes'] / 1e6:.1f} | "
-        f"{1 / row['query_seconds']:.1f} | {1 / row['reencoding_groups_seconds']:.2f} | {1 / row['reencoding_seconds']:.2f} |"
+        f"{1 / row['query_seconds']:.1f} | {1 / row['reencoding_groups_seconds']:.2f} | "
+        f"{1 / row['reencoding_seconds']:.2f} |"
         for row in rows
     ]
     names = ("build_seconds", "query_seconds", "context_bytes", "query_temporary_bytes")
@@ -145,8 +146,8 @@ def main(options: Options) -> None:
             "# Contexts against the number of groups",
             "",
             f"`python experiments/benchmarks/structured_prompting.py`: {options.model}, groups of {options.length} "
-            f"tokens, {options.rows} queries of {options.query} tokens at once, medians of {options.rounds} rounds, two CPU "
-            "cores.",
+            f"tokens, {options.rows} queries of {options.query} tokens at once, medians of {options.rounds} rounds, two "
+            "CPU cores.",
             "",
             *lines,
             "",

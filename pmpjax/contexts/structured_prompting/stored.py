@@ -42,11 +42,9 @@ def save_context(
     >>> load_context(path, decoder.config, params).lengths.tolist(), context_notes(path)["notes"]
     ([3, 4], {'task': 'digits'})
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in context._asdict().items()}
-    wide = {
-        name: np.ascontiguousarray(leaf if leaf.dtype.kind in "iu" or leaf.dtype.itemsize > 2 else leaf.astype("f4"))
-        for name, leaf in arrays.items()
-    }
+    # Numpy's ascontiguousarray would make an array of one number of a scalar.
+    arrays = {name: np.array(leaf, order="C") for name, leaf in context._asdict().items()}
+    wide = {name: leaf.astype("f4") if leaf.dtype.itemsize == 2 else leaf for name, leaf in arrays.items()}
     told = {
         "kind": _KIND,
         "model": json.dumps(_sizes(config)),

@@ -30,7 +30,7 @@ def test_a_context_comes_back_as_it_was(made):
     scanned = dataclasses.replace(CONFIG, scan_layers=True)
     for config, own in ((CONFIG, params), (scanned, stack_layers(params))):
         for before, after in zip(context, load_context(path, config, own), strict=True):
-            assert np.asarray(before).dtype == after.dtype
+            assert (np.asarray(before).dtype, np.shape(before)) == (after.dtype, after.shape)
             np.testing.assert_array_equal(before, after)
     told = context_notes(path)
     assert told["notes"] == {"classes": ["a", "b"]} and told["shapes"]["keys"] == [2, 3, 4, 1, 4]
