@@ -146,8 +146,8 @@ def main(options: Options) -> None:
             "# Contexts against the number of groups",
             "",
             f"`python experiments/benchmarks/structured_prompting.py`: {options.model}, groups of {options.length} "
-            f"tokens, {options.rows} queries of {options.query} tokens at once, medians of {options.rounds} rounds, two "
-            "CPU cores.",
+            f"tokens, {options.rows} queries of {options.query} tokens at once, medians of {options.rounds} rounds, "
+            "two CPU cores.",
             "",
             *lines,
             "",
