@@ -148,6 +148,7 @@ def test_pds_stays_small():
 
 
 COVERED_BY = {
+    "pmpjax/cli/contexts": "tests/contexts/structured_prompting/test_command.py",
     "pmpjax/cli/law": "tests/test_cli.py",
     "pmpjax/cli/options": "tests/test_cli.py",
     "pmpjax/cli/pds": "tests/test_cli.py",
@@ -158,6 +159,7 @@ COVERED_BY = {
     "pmpjax/data/sources/packages": "tests/data/sources/test_installed.py",
     "pmpjax/data/sources/story_grammar": "tests/data/sources/test_stories.py",
     "pmpjax/models/attention": "tests/models/test_decoder.py",
+    "pmpjax/models/cache": "tests/contexts/structured_prompting/test_context.py",
     "pmpjax/models/layers": "tests/models/test_decoder.py",
     "pmpjax/models/losses": "tests/models/test_decoder.py",
     "pmpjax/models/positions": "tests/models/test_decoder.py",

@@ -62,7 +62,7 @@ def forward_problem(
 
     def desired(h: Array) -> Array:
         h = apply(Norm(config.norm, config.norm_epsilon), trunk["norm"], h)
-        return jnp.sum(_answer_losses(decoder, params, h, tokens, answers, among))
+        return jnp.sum(hidden_answer_losses(decoder, params, h, tokens, answers, among))
 
     start = apply(decoder, params, tokens, positions, method=lambda module, *at: module.trunk.embed(*at))
     layers = (params if config.scan_layers else stack_layers(params))["trunk"]["layers"]
@@ -80,7 +80,7 @@ def answer_losses(
     tokens, owner, answers = (jnp.asarray(part) for part in prompts[:3])
     weight = None if log_weights is None else token_log_weights(owner, log_weights)
     h = apply(decoder, params, tokens, weight, method=lambda module, *at: module.trunk(*at))
-    return _answer_losses(decoder, params, h, tokens, answers, among)
+    return hidden_answer_losses(decoder, params, h, tokens, answers, among)
 
 
 def contributions(
@@ -161,10 +161,10 @@ def _sweep(
     return pmp.costate(problem, start, controls, layers, observe=observables.contributions)
 
 
-def _answer_losses(
+def hidden_answer_losses(
     decoder: Decoder, params: Parameters, h: Array, tokens: Array, answers: Array, among: Array | None
 ) -> Float[Array, " n"]:
-    """h: [N, L, width] behind the last norm. Logits exist at the answers' places alone."""
+    """The same from h [N, L, width], hidden states behind the last norm. Logits exist at the answers' places alone."""
     there = answers >= 0
     before = jnp.take_along_axis(h, jnp.maximum(answers - 1, 0)[:, :, None], axis=1)
     labels = jnp.take_along_axis(tokens, jnp.maximum(answers, 0), axis=1).reshape(-1)

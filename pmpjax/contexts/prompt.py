@@ -1,7 +1,7 @@
 """Prompts made of demonstrations and a query, and which tokens each demonstration has."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -98,7 +98,7 @@ def build_prompt(
     wrong = [index for index in order if not 0 <= index < len(demonstrations)]
     if wrong or len(set(order)) < len(order):
         raise ValueError(
-            f"chosen is {_named(order)}, expected different indices below {len(demonstrations)}, the number of "
+            f"chosen is {named(order)}, expected different indices below {len(demonstrations)}, the number of "
             "demonstrations"
         )
     asked, said = list(form.encode(query)), list(form.encode(answer)) if answer else []
@@ -113,16 +113,16 @@ def build_prompt(
     parts = {index: list(form.encode(demonstrations[index])) for index in order}
     empty = [index for index, ids in parts.items() if not ids]
     if empty:
-        raise ValueError(f"{len(empty)} demonstrations have no token: {_named(empty)}; leave them out")
+        raise ValueError(f"{len(empty)} demonstrations have no token: {named(empty)}; leave them out")
     room = form.window - fixed
     too_long = tuple(index for index, ids in parts.items() if len(ids) > room)
     kept = [index for index in order if index not in too_long]
     _check_room(parts, kept, too_long, room)
-    plain = _plain(query)
-    duplicates = tuple(index for index in kept if plain and _plain(demonstrations[index]).startswith(plain))
+    plain = plain_text(query)
+    duplicates = tuple(index for index in kept if plain and plain_text(demonstrations[index]).startswith(plain))
     if duplicates:
         warnings.warn(
-            f"{len(duplicates)} demonstrations begin with the query's own text: {_named(duplicates)}; the model can "
+            f"{len(duplicates)} demonstrations begin with the query's own text: {named(duplicates)}; the model can "
             "copy the answer, leave them out of what is measured",
             UserWarning,
             stacklevel=2,
@@ -142,7 +142,7 @@ def stack_prompts(prompts: Sequence[Prompt], padding: int = 0) -> Prompts:
     pools = sorted({prompt.pool for prompt in prompts})
     if len(pools) != 1:
         raise ValueError(
-            f"prompts over lists of {_named(pools) or 'no'} demonstrations, expected one list for all: give every "
+            f"prompts over lists of {named(pools) or 'no'} demonstrations, expected one list for all: give every "
             "prompt the same list, and `chosen`"
         )
 
@@ -178,7 +178,7 @@ def balanced_groups(key: Array, pool: int, size: int, rounds: int = 1) -> Int[np
 def _check_room(parts: dict[int, list[int]], kept: list[int], too_long: tuple[int, ...], room: int) -> None:
     if too_long:
         words = f"{len(too_long)} of {len(parts)} demonstrations are longer than the {room} tokens that the window has "
-        words += f"in addition to the query: {_named(f'{index} ({len(parts[index])} tokens)' for index in too_long)}"
+        words += f"in addition to the query: {named(f'{index} ({len(parts[index])} tokens)' for index in too_long)}"
         if not kept:
             raise ValueError(f"{words}; none is left: shorten them or raise the window")
         warnings.warn(f"{words}; they are left out", UserWarning, stacklevel=3)
@@ -191,10 +191,12 @@ def _check_room(parts: dict[int, list[int]], kept: list[int], too_long: tuple[in
         )
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """The text without case and with single spaces: what is compared to find duplicates."""
     return " ".join(text.casefold().split())
 
 
-def _named(indices) -> str:
+def named(indices: Iterable[object]) -> str:
+    """The first few, and how many more there are."""
     shown = [str(index) for index in indices]
     return ", ".join(shown[:_NAMED]) + (f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else "")

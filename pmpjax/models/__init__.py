@@ -1,9 +1,11 @@
 """Flax modules: the decoder (Mistral/Llama architecture, with the options of its relatives), the data scorer,
 and a sentence encoder."""
 
+from pmpjax.models.attention import Attached
+from pmpjax.models.cache import Cache, empty_cache
 from pmpjax.models.config import PRESETS, DecoderConfig, preset
 from pmpjax.models.cross_entropy import cross_entropy
-from pmpjax.models.decoder import Cache, Decoder, Recording, Trunk, empty_cache, recorded
+from pmpjax.models.decoder import Decoder, Recording, Trunk, recorded
 from pmpjax.models.encoder import (
     Encoder,
     EncoderConfig,
@@ -30,6 +32,7 @@ from pmpjax.models.stacking import stack_layers, unstack_layers
 
 __all__ = [
     "PRESETS",
+    "Attached",
     "Cache",
     "Decoder",
     "DecoderConfig",

@@ -1,7 +1,7 @@
 """Causal attention with grouped heads, windows, packed documents and weights on keys, differentiable to any order."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,52 @@ class Visible(NamedTuple):
     segments: Array | None = None
     key_log_weight: Array | None = None
     slopes: Array | None = None
+
+
+class Part(NamedTuple):
+    """Keys and values that all rows see before their own.
+
+    Fields:
+        keys, values: [layers, 1, S, K, d], or [1, S, K, d] of one layer; keys are rotated for their positions.
+        positions: [1, S] where the keys stand: a penalty on the distance, or a window, counts from there.
+        log_weight: [1, S] added to the logits of the keys; `HIDDEN` for those that nobody sees.
+        power: p of Z^p, to which the sum Z of the exponentials of the part is raised before parts are mixed.
+    """
+
+    keys: Any
+    values: Any
+    positions: Array
+    log_weight: Array
+    power: Array
+
+
+class Attached(NamedTuple):
+    """What all rows see before their own tokens: parts, each kept once.
+
+        o = (sum_p Z_p^power_p o_p + w Z o) / (sum_p Z_p^power_p + w Z),
+
+    with Z the sum of the exponentials of a part's logits, o the softmax over it applied to its values, and those
+    without an index of the row's own tokens.
+
+    Fields:
+        parts: in any order.
+        first: [N or 1] position of a row's first own token.
+        own_log_weight: log w, a scalar, added to the logit of every key of a row's own, written or yet to come.
+    """
+
+    parts: tuple[Part, ...]
+    first: Array
+    own_log_weight: Array
+
+    def split(self) -> tuple[Any, "Attached"]:
+        """(keys and values of each part, the rest)."""
+        pairs = [(part.keys, part.values) for part in self.parts]
+        return pairs, self._replace(parts=tuple(part._replace(keys=None, values=None) for part in self.parts))
+
+    def of_layer(self, pairs: Any) -> "Attached":
+        """With the keys and values of one layer."""
+        parts = zip(self.parts, pairs, strict=True)
+        return self._replace(parts=tuple(part._replace(keys=keys, values=values) for part, (keys, values) in parts))
 
 
 def attend(
@@ -60,13 +106,26 @@ def attend_cached(
     value: Float[Array, "n s k d"],
     positions: Int[Array, "n l"],
     visible: Visible = Visible(),
+    attached: Attached | None = None,
 ) -> Float[Array, "n l h d"]:
     """The same for queries at `positions` of each row, and keys at 0..S-1, of which those behind a query do not count.
 
+    With `attached`, of one layer, the row's own keys stand at first, first + 1, ..., and its parts before them.
     `visible.segments` must be None: a row that is being written is one document.
     """
-    bias = _bias(visible, positions, jnp.arange(key.shape[1])[None, :], slice(None), slice(None))
-    return _attend_block(query, key, value, bias)
+    places = jnp.arange(key.shape[1])[None, :]
+    if attached is None:
+        return _attend_block(query, key, value, _bias(visible, positions, places, slice(None), slice(None)))
+    first = jnp.broadcast_to(attached.first[:, None], (query.shape[0], 1))
+    own = _sums(query, key, value, _bias(visible, positions - first, places, slice(None), slice(None)))
+    outputs, logs = [own.mixed / own.total[..., None]], [own.log_total + attached.own_log_weight]
+    for part in attached.parts:
+        found = _shared_sums(query, part, positions, visible)
+        outputs.append(found.mixed / found.total[..., None])
+        logs.append(found.log_total * part.power)
+    shares = jax.nn.softmax(jnp.stack(logs), axis=0)
+    mixed = sum(share[..., None] * output for share, output in zip(shares, outputs, strict=True))
+    return _by_token(jnp.asarray(mixed).astype(value.dtype))
 
 
 def attend_by_library(
@@ -142,11 +201,24 @@ def _logits(query: Array, key: Array, bias: Array) -> Float[Array, "n k g l s"]:
     return logits.reshape(n, shared, heads // shared, length, keys) + bias
 
 
-def _attend_block(query: Array, key: Array, value: Array, bias: Array) -> Array:
+class _Sums(NamedTuple):
+    """sum_s e^(l_s - m) v_s [N, K, G, L, d], sum_s e^(l_s - m), and m, the largest logit, [N, K, G, L]."""
+
+    mixed: Array
+    total: Array
+    largest: Array
+
+    @property
+    def log_total(self) -> Array:
+        return self.largest + jnp.log(self.total)
+
+
+def _sums(query: Array, key: Array, value: Array, bias: Array) -> _Sums:
     logits = _logits(query, key, bias)
     n, shared, group, length, keys = logits.shape
     # The maximum cancels: it is a constant for derivatives of every order.
-    powers = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    powers = jnp.exp(logits - largest[..., None])
     total = jnp.sum(powers, axis=-1)
     mixed = jnp.einsum(
         "nkqs,nksd->nkqd",
@@ -155,8 +227,26 @@ def _attend_block(query: Array, key: Array, value: Array, bias: Array) -> Array:
         precision=_precision(value.dtype),
         preferred_element_type=logits.dtype,
     ).reshape(n, shared, group, length, value.shape[-1])
-    mixed = (mixed / total[..., None]).astype(value.dtype)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(n, length, shared * group, value.shape[-1])
+    return _Sums(mixed, total, largest)
+
+
+def _shared_sums(query: Array, part: Part, positions: Array, visible: Visible) -> _Sums:
+    """Of a part's keys for the queries of all rows, which are one row's for that: nothing is repeated by row."""
+    n, length = query.shape[:2]
+    positions = jnp.broadcast_to(positions, (n, length)).reshape(1, -1)
+    bias = _bias(visible._replace(key_log_weight=part.log_weight), positions, part.positions, slice(None), slice(None))
+    found = _sums(query.reshape(1, n * length, *query.shape[2:]), part.keys, part.values, bias)
+    return _Sums(*(jnp.moveaxis(leaf[0].reshape(*leaf.shape[1:3], n, length, *leaf.shape[4:]), 2, 0) for leaf in found))
+
+
+def _attend_block(query: Array, key: Array, value: Array, bias: Array) -> Array:
+    found = _sums(query, key, value, bias)
+    return _by_token((found.mixed / found.total[..., None]).astype(value.dtype))
+
+
+def _by_token(mixed: Float[Array, "n k g l d"]) -> Float[Array, "n l h d"]:
+    n, shared, group, length, size = mixed.shape
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(n, length, shared * group, size)
 
 
 def _bias(visible: Visible, at: Array, keys: Array, queries: slice, seen: slice) -> Float[Array, "m h l s"]:

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from pmpjax.models.attention import Visible, attend, attend_by_library, attend_cached, attention_weights, momentum
+from pmpjax.models.attention import (
+    Attached,
+    Visible,
+    attend,
+    attend_by_library,
+    attend_cached,
+    attention_weights,
+    momentum,
+)
+from pmpjax.models.cache import Cache
 from pmpjax.models.config import DecoderConfig
 from pmpjax.models.cross_entropy import cross_entropy
 from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, apply, feed_forward, laid, product
@@ -18,28 +27,16 @@ RECORDED = "intermediates"
 """The Flax collection of what is recorded; ask for it by `mutable=[RECORDED]`, or call `recorded`."""
 
 
-class Cache(NamedTuple):
-    """Keys and values of the tokens that a row has so far.
-
-    Fields:
-        keys, values: for each layer [N, S, K, d], or [layers, N, S, K, d] where layers are scanned.
-        lengths: [N] tokens that each row has; what lies behind them is free room. Nothing checks that it lasts, for the
-            lengths are known on the device alone: make the cache as long as the rows will be.
-    """
-
-    keys: Any
-    values: Any
-    lengths: Array
-
-
 class Seen(NamedTuple):
     """What a block must know in addition to the residual stream: positions of the queries, [N or 1, L], segments and
-    log weights as `Decoder` takes them, and how many tokens the cache holds of each row, [N]."""
+    log weights as `Decoder` takes them, how many tokens the cache holds of each row, [N], and what is attached before
+    the rows, without its keys and values: they come with the cache's, layer by layer."""
 
     positions: Array
     segments: Array | None = None
     key_log_weight: Array | None = None
     lengths: Array | None = None
+    attached: Attached | None = None
 
 
 class Block(nn.Module):
@@ -49,7 +46,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "n l d"], seen: Seen, cache: tuple[Array, Array] | None
+        self, h: Float[Array, "n l d"], seen: Seen, cache: tuple[Array, Array, Any] | None
     ) -> tuple[Float[Array, "n l d"], tuple[Array, Array] | None]:
         config = self.config
         n, length, width = h.shape
@@ -68,11 +65,14 @@ class Block(nn.Module):
             decay = int(config.positions == "xpos")
             query = rotate(query, seen.positions, config.rope_base, decay)
             key = rotate(key, seen.positions, config.rope_base, -decay)
-        if cache is not None:
+        pair = None
+        if cache is None:
+            mixed = self._attend(query, key, value, seen)
+        else:
             assert seen.lengths is not None
-            key, value = (_write(old, new, seen.lengths) for old, new in zip(cache, (key, value), strict=True))
-            cache = (key, value)
-        mixed = self._attend(query, key, value, seen, cached=cache is not None).reshape(n, length, -1)
+            key, value = pair = _write(cache[0], key, seen.lengths), _write(cache[1], value, seen.lengths)
+            mixed = self._attend_cached(query, key, value, seen, cache[2])
+        mixed = mixed.reshape(n, length, -1)
         if config.sub_norm:
             mixed = Norm(config.norm, config.norm_epsilon, name="attention_sub_norm")(mixed)
         h = h + Dense(width, config.biases, residual, name="output")(mixed)
@@ -80,18 +80,22 @@ class Block(nn.Module):
         z = Norm(config.norm, config.norm_epsilon, name="feed_forward_norm")(h)
         h = laid(h + feed_forward(config, z, residual), ROWS)
         self.sow(RECORDED, "block", h)
-        return h, cache
+        return h, pair
 
-    def _attend(self, query: Array, key: Array, value: Array, seen: Seen, cached: bool) -> Array:
-        config = self.config
-        penalty = jnp.asarray(slopes(config.heads)) if config.positions == "alibi" else None
-        visible = Visible(config.window, seen.segments, seen.key_log_weight, penalty)
-        if cached:
-            if config.momentum:
-                raise ValueError(
-                    f"momentum {config.momentum} needs sums that no cache holds: read whole rows without a cache"
-                )
-            return attend_cached(query, key, value, seen.positions, visible)
+    def _visible(self, seen: Seen) -> Visible:
+        penalty = jnp.asarray(slopes(self.config.heads)) if self.config.positions == "alibi" else None
+        return Visible(self.config.window, seen.segments, seen.key_log_weight, penalty)
+
+    def _attend_cached(self, query: Array, key: Array, value: Array, seen: Seen, shared: Any) -> Array:
+        if self.config.momentum:
+            raise ValueError(
+                f"momentum {self.config.momentum} needs sums that no cache holds: read whole rows without a cache"
+            )
+        attached = None if seen.attached is None else seen.attached.of_layer(shared)
+        return attend_cached(query, key, value, seen.positions, self._visible(seen), attached)
+
+    def _attend(self, query: Array, key: Array, value: Array, seen: Seen) -> Array:
+        config, visible = self.config, self._visible(seen)
         if self.is_mutable_collection(RECORDED) and not self.is_initializing():
             self.sow(RECORDED, "attention", attention_weights(query, key, visible))
         if config.attention == "blocks":
@@ -103,7 +107,7 @@ class Block(nn.Module):
 
 def _write(old: Array, new: Array, at: Int[Array, " n"]) -> Array:
     """`old` with `new` at places at[n], at[n] + 1, ... of each row."""
-    return jax.vmap(lambda row, part, begin: jax.lax.dynamic_update_slice(row, part, (begin, 0, 0)))(
+    return jax.vmap(lambda row, part, begin: jax.lax.dynamic_update_slice_in_dim(row, part, begin, 0))(
         old, new.astype(old.dtype), at
     )
 
@@ -149,16 +153,17 @@ class Trunk(nn.Module):
         if cache is not None:
             if segments is not None:
                 raise ValueError("a cache holds one document a row: give segments or a cache, not both")
-            positions = cache.lengths[:, None] + positions
+            first = 0 if cache.attached is None else cache.attached.first[:, None]
+            positions = first + cache.lengths[:, None] + positions
         h = self.embed(inputs, positions if segments is None else segment_positions(segments))
         # Rotary angles count from the row's begin: only differences inside a document matter.
-        seen = Seen(positions, segments, key_log_weight, None if cache is None else cache.lengths)
-        h, pairs = self._through_layers(h, seen, None if cache is None else (cache.keys, cache.values))
-        h = self.norm(h)
         if cache is None:
-            return h
-        keys, values = pairs
-        return h, Cache(keys, values, cache.lengths + length)
+            return self.norm(self._through_layers(h, Seen(positions, segments, key_log_weight), None)[0])
+        attached = cache.attached
+        shared, rest = (None, None) if attached is None else attached.split()
+        seen = Seen(positions, None, key_log_weight, cache.lengths, rest)
+        h, (keys, values) = self._through_layers(h, seen, (cache.keys, cache.values, shared))
+        return self.norm(h), Cache(keys, values, cache.lengths + length, attached)
 
     def embed(self, inputs: Array, positions: Int[Array, "m l"]) -> Float[Array, "n l d"]:
         """What the first block reads: embeddings with what the positions add, which are counted inside a document."""
@@ -168,13 +173,17 @@ class Trunk(nn.Module):
         return self._with_positions(laid(h, ROWS), positions)
 
     def _through_layers(self, h: Array, seen: Seen, pairs: Any) -> tuple[Array, Any]:
-        """`pairs` are the cache's (keys, values), or None; they come back with what the layers wrote."""
+        """`pairs` are the cache's (keys, values, what is attached), or None; what the layers wrote of the first two
+        comes back."""
         layers: Any = self.layers
         if self.config.scan_layers:
             return layers(h, seen, pairs)
         written = []
         for index, layer in enumerate(layers):
-            h, pair = layer(h, seen, None if pairs is None else (pairs[0][index], pairs[1][index]))
+            own = None
+            if pairs is not None:
+                own = (pairs[0][index], pairs[1][index], jax.tree.map(lambda leaf, i=index: leaf[i], pairs[2]))
+            h, pair = layer(h, seen, own)
             written.append(pair)
         return h, None if pairs is None else tuple(map(list, zip(*written, strict=True)))
 
@@ -260,17 +269,6 @@ class Decoder(nn.Module):
             h.reshape(-1, self.config.width), output, tokens[:, 1:].reshape(-1), self.config.loss_chunk
         )
         return losses.reshape(tokens.shape[0], tokens.shape[1] - 1)
-
-
-def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
-    """Room for `length` tokens in each of `rows` rows, zeros."""
-    shape = (rows, length, config.key_value_heads, config.size)
-    dtype = jnp.bfloat16 if config.compute == "bfloat16" else jnp.result_type(float)
-    if config.scan_layers:
-        part = jnp.zeros((config.layers, *shape), dtype)
-        return Cache(part, part, jnp.zeros(rows, jnp.int32))
-    parts = [jnp.zeros(shape, dtype) for _ in range(config.layers)]
-    return Cache(parts, list(parts), jnp.zeros(rows, jnp.int32))
 
 
 class Recording(NamedTuple):

@@ -5,14 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from pmpjax.models.decoder import Decoder, empty_cache
+from pmpjax.models.attention import Attached
+from pmpjax.models.cache import empty_cache
+from pmpjax.models.decoder import Decoder
 from pmpjax.models.layers import apply
 from pmpjax.models.losses import Parameters, TokenRows
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "steps", "top_k"))
 def generate(
     decoder: Decoder,
     params: Parameters,
@@ -23,6 +25,7 @@ def generate(
     temperature: float | Array = 0.0,
     top_k: int = 0,
     top_p: float | Array = 1.0,
+    attached: Attached | None = None,
 ) -> Int[Array, "n steps"]:
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
@@ -33,6 +36,7 @@ def generate(
         temperature: 0 takes the most probable token each time.
         top_k: only the k most probable tokens count (0: all).
         top_p: only the most probable tokens that together have this probability count, at least one.
+        attached: what every row sees before its prompt, as `pmpjax.contexts.attach` makes it of demonstrations.
 
     Returns:
         [N, steps] int32. A row that has ended goes on: cut it at the end-of-document token.
@@ -45,15 +49,35 @@ def generate(
     >>> generate(decoder, initialise(decoder, jax.random.key(0), prompts.tokens), prompts, 5).shape
     (2, 5)
     """
-    n, length = prompts.tokens.shape
-    config = decoder.config
-    if config.positions == "learned" and length + steps > config.max_length:
+    length, config = prompts.tokens.shape[1], decoder.config
+    before = 0 if attached is None or isinstance(attached.first, Tracer) else int(attached.first.max())
+    if config.positions == "learned" and before + length + steps > config.max_length:
+        behind = f" behind {before} attached positions" if before else ""
         raise ValueError(
-            f"a prompt of {length} tokens and {steps} more are over the model's max_length, {config.max_length}; "
-            "shorten either"
+            f"a prompt of {length} tokens and {steps} more{behind} are over the model's max_length, "
+            f"{config.max_length}; shorten either"
         )
+    sampling = (key, temperature, top_k, top_p)
+    return _generate(decoder, params, prompts, steps, *sampling, attached)
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "steps", "top_k"))
+def _generate(
+    decoder: Decoder,
+    params: Parameters,
+    prompts: TokenRows,
+    steps: int,
+    key: Array | None,
+    temperature: float | Array,
+    top_k: int,
+    top_p: float | Array,
+    attached: Attached | None,
+) -> Int[Array, "n steps"]:
+    n, length = prompts.tokens.shape
     lengths = jnp.asarray(prompts.lengths, jnp.int32)
-    logits, cache = apply(decoder, params, prompts.tokens, cache=empty_cache(config, n, length + steps))
+    logits, cache = apply(
+        decoder, params, prompts.tokens, cache=empty_cache(decoder.config, n, length + steps, attached)
+    )
     # The next token is written behind each row's own text; padding that the cache holds there is written over.
     cache = cache._replace(lengths=lengths)
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]

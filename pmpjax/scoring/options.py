@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
-from pmpjax.models import Cache, Decoder, empty_cache
+from pmpjax.models import Attached, Cache, Decoder, empty_cache
 from pmpjax.models.layers import apply
 from pmpjax.scoring.engine import ScoreConfig, length_batches
 
@@ -50,6 +50,7 @@ def option_log_probabilities(
     config: OptionScoring = OptionScoring(),
     *,
     prefix: Ids = (),
+    attached: Attached | None = None,
     scored: Callable[[int], None] = lambda items: None,
 ) -> Float[np.ndarray, "n c"]:
     """s[n, c] = (1 / T) sum_{t <= T} log p(o_t | prefix, prompt_n, o_1, ..., o_{t-1}), o the T ids of option c.
@@ -60,6 +61,7 @@ def option_log_probabilities(
     Args:
         items: prompts of any lengths; where an item has fewer options than another, the rest of its row is -inf.
         prefix: ids before every prompt: an instruction, demonstrations.
+        attached: what every row sees before the prefix, as `pmpjax.contexts.attach` makes it of demonstrations.
         scored: told of the number of items that are done, after each batch.
 
     Returns:
@@ -76,11 +78,11 @@ def option_log_probabilities(
     >>> option_log_probabilities(decoder, params, items, prefix=[8, 9]).shape
     (2, 2)
     """
-    _check(decoder, items, prefix)
+    _check(decoder, items, prefix, 0 if attached is None else int(attached.first.max()))
     count = max(len(item.options) for item in items)
     width = max(len(option) for item in items for option in item.options)
     lengths = np.asarray([len(item.prompt) for item in items])
-    start = _encoded(decoder, params, prefix)
+    start = _encoded(decoder, params, prefix, attached)
     found = np.full((len(items), count), -np.inf, np.float32)
     done = 0
     for batch in length_batches(lengths, int(lengths.max()), ScoreConfig(config.batch, buckets=config.buckets)):
@@ -140,11 +142,13 @@ def _padded(items: Sequence[Item], rows: int, length: int, sizes: tuple[int, int
     return arrays
 
 
-def _encoded(decoder: Decoder, params: Any, prefix: Ids) -> Cache | None:
-    """Keys and values of the prefix, one row."""
-    if not len(prefix):
+def _encoded(decoder: Decoder, params: Any, prefix: Ids, attached: Attached | None) -> Cache | None:
+    """Keys and values of the prefix, one row, and what is attached before it."""
+    if not len(prefix) and attached is None:
         return None
-    empty = empty_cache(decoder.config, 1, len(prefix))
+    empty = empty_cache(decoder.config, 1, len(prefix), attached)
+    if not len(prefix):
+        return empty
     return _hidden(decoder, params, jnp.asarray([prefix], jnp.int32), empty)[1]
 
 
@@ -188,7 +192,7 @@ def _by_row(decoder: Decoder, change: Callable[[Array, int], Array], cache: Cach
     """`change(part, axis of rows)` of every part of a cache."""
     axis = int(decoder.config.scan_layers)
     keys, values = (jax.tree.map(lambda part: change(part, axis), parts) for parts in (cache.keys, cache.values))
-    return Cache(keys, values, change(cache.lengths, 0))
+    return cache._replace(keys=keys, values=values, lengths=change(cache.lengths, 0))
 
 
 def _room(decoder: Decoder, cache: Cache) -> int:
@@ -207,10 +211,10 @@ def _begun(decoder: Decoder, start: Cache | None, rows: int, room: int) -> Cache
         return jax.lax.dynamic_update_slice_in_dim(part, same, 0, axis)
 
     keys, values = (jax.tree.map(written, *parts) for parts in ((empty.keys, start.keys), (empty.values, start.values)))
-    return Cache(keys, values, jnp.broadcast_to(start.lengths, rows))
+    return Cache(keys, values, jnp.broadcast_to(start.lengths, rows), start.attached)
 
 
-def _check(decoder: Decoder, items: Sequence[Item], prefix: Ids) -> None:
+def _check(decoder: Decoder, items: Sequence[Item], prefix: Ids, before: int) -> None:
     if not items:
         raise ValueError("no items to score; give at least one prompt with its options")
     config = decoder.config
@@ -223,9 +227,9 @@ def _check(decoder: Decoder, items: Sequence[Item], prefix: Ids) -> None:
             raise ValueError(
                 f"item {number} has the id {wrong[0]}; the model's are 0 to {config.vocabulary - 1}: use its tokenizer"
             )
-        longest = len(prefix) + len(item.prompt) + max(map(len, item.options)) - 1
+        longest = before + len(prefix) + len(item.prompt) + max(map(len, item.options)) - 1
         if config.positions == "learned" and longest > config.max_length:
             raise ValueError(
-                f"item {number} has {longest} tokens with its prefix; the model's max_length is {config.max_length}: "
-                "shorten the prompt, or give fewer demonstrations"
+                f"item {number} has {longest} tokens with what stands before it; the model's max_length is "
+                f"{config.max_length}: shorten the prompt, or give fewer demonstrations"
             )
