@@ -29,7 +29,7 @@ def different(one, other):
 def test_an_epoch_is_optax_with_a_mask(float64, name):
     decoder, params = model(name)
     tuned = fine_tune(model(name), ROWS, 0.05)
-    mask = jax.tree_util.tree_map_with_path(lambda path, _: path[-2].key in ("key", "value"), params)
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: len(path) > 1 and path[-2].key in ("key", "value"), params)
     frozen = jax.tree.map(lambda trained: not trained, mask)
     rule = optax.chain(optax.masked(optax.sgd(0.05), mask), optax.masked(optax.set_to_zero(), frozen))
     state, losses = rule.init(params), []
