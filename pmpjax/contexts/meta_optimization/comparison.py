@@ -9,7 +9,7 @@ import numpy as np
 
 from pmpjax.contexts.demonstrations import answer_losses
 from pmpjax.contexts.meta_optimization.arms import Tuned, fine_tune, layer_causal
-from pmpjax.contexts.meta_optimization.metrics import kendall, random_update, sim_am, sim_aou, training_attention
+from pmpjax.contexts.meta_optimization.metrics import KINDS, kendall, random_update, sim_am, sim_aou, training_attention
 from pmpjax.contexts.meta_optimization.reading import Layout, Reading, in_context, training_rows, zero_shot
 from pmpjax.contexts.meta_optimization.record import Model, record
 from pmpjax.contexts.prompt import Prompts
@@ -180,7 +180,8 @@ def compare(
         "kendall": _kendall(context.shown, one.query, tuned["fine_tuned"]),
         "kendall_random": kendall(context.shown, generator.normal(size=context.shown.shape)),
     }
-    for kind, ending in (("raw", ""), ("centred", "_centred"), ("softmax", "_softmax")):
+    for kind in KINDS:
+        ending = "" if kind == "raw" else f"_{kind}"
         by_layer[f"sim_am{ending}"] = sim_am(context.scores, one.scores, own, kind)
         by_layer[f"sim_am_zero_shot{ending}"] = sim_am(context.scores, zero.scores, own, kind)
     by_layer["sim_am_layer_causal"] = sim_am(context.scores, after["layer_causal"].scores, own)

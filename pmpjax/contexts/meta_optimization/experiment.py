@@ -65,7 +65,7 @@ class IclConfig:
     items: int = 40
     validation: int = 40
     draws: int = 3
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     orders: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     instruction: str = "Each text with its label.\n\n"
@@ -107,12 +107,17 @@ def load(config: IclConfig) -> Material:
     return Material(task, scanned(Decoder(architecture), params), Layout(form, config.separator, options))
 
 
-def run(config: IclConfig, directory: Path | str, load: Callable[[IclConfig], Material] = load) -> dict[str, Any]:
+def run(
+    config: IclConfig, directory: Path | str, read: Callable[[IclConfig], Material] | None = None
+) -> dict[str, Any]:
     """Runs (or goes on with) the comparison in `directory`; returns what metrics.json holds.
 
     Stages of each seed: `choice-K` (demonstrations and rates, on validation items), `trained-K`, `untrained-K`
     (weights drawn at random, with rates of their own), `shuffled-K` (labels permuted among the demonstrations) and
     `orders-K`. Then metrics.json, by_layer.png and report.html.
+
+    Args:
+        read: gives model, task and layout in place of `load`.
 
     Raises:
         pmpjax.runs.RunError: the directory holds something else, or was begun with other options.
@@ -122,7 +127,7 @@ def run(config: IclConfig, directory: Path | str, load: Callable[[IclConfig], Ma
 
     def get() -> Material:  # read when a stage has work to do, not when all are complete
         if not made:
-            made.append(load(config))
+            made.append((read or load)(config))
         return made[0]
 
     with open_run(directory, _COMMAND, config) as opened, warnings.catch_warnings():

@@ -8,6 +8,10 @@ from scipy import stats
 
 from pmpjax.statistics import bootstrap
 
+Kind = Literal["raw", "centred", "softmax"]
+KINDS: tuple[Kind, ...] = ("raw", "centred", "softmax")
+"""What is compared of scores before the softmax."""
+
 
 class Share(NamedTuple):
     """A percentage of items.
@@ -74,7 +78,7 @@ def sim_am(
     one: Float[np.ndarray, "layers n h t"],
     other: Float[np.ndarray, "layers n h t"],
     asked: Bool[np.ndarray, "n t"],
-    kind: Literal["raw", "centred", "softmax"] = "raw",
+    kind: Kind = "raw",
 ) -> Float[np.ndarray, "layers n"]:
     """mean over heads of cos(m, m'), m the scores before the softmax of the query's last token over its own tokens.
 

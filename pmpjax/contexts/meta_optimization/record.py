@@ -39,11 +39,11 @@ class Record(NamedTuple):
         query: [layers, N, H d] the query vector before it is rotated.
     """
 
-    output: np.ndarray
-    scores: np.ndarray
-    shown: np.ndarray
-    share: np.ndarray
-    query: np.ndarray
+    output: Any
+    scores: Any
+    shown: Any
+    share: Any
+    query: Any
 
 
 def scanned(decoder: Decoder, params: Parameters) -> Model:
