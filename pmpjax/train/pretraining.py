@@ -100,8 +100,7 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
     `parameters`, `tokens_seen`, `tokens_per_second`, `utilisation`, `host_wait`, `damaged_checkpoints`, `seed`,
     `corpus` (its counts), `stage_seconds`, and `sample` where a prompt was given.
 
-    Raises:
-        SourceError, RunError, ValueError: something that the caller can put right; the message says how.
+    Raises SourceError, RunError or ValueError for what the caller can put right; the message says how.
     """
     make_mesh(config.mesh)  # refuses devices that are not there before anything is read
     with PIPELINE.open(config, out) as running:

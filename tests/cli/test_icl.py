@@ -8,7 +8,7 @@ from tests.contexts.meta_optimization.test_experiment import toy
 
 
 def test_the_command_prints_its_tables_and_names_the_page(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiment.run, "__defaults__", (toy,))
+    monkeypatch.setattr(experiment, "load", toy)
     sizes = "--per-class 1 --items 2 --validation 2 --draws 1 --rates 0.1 --orders 2 --seeds 0 --separator z".split()
     folder = tmp_path / "run"
     assert main(["icl", "compare", "--template", "{text}", "--instruction", "", *sizes, "--out", str(folder)]) == 0

@@ -29,7 +29,11 @@ def seed_of(number, right=None):
         "trained": world,
         "untrained": {**world, **rates},
         "shuffled": world,
-        "orders": {"arrays": orders, "accuracy": dict.fromkeys(both, [0.5, 1.0]), "changed": dict.fromkeys(both, 0.25)},
+        "orders": {
+            "arrays": orders,
+            "accuracy": {arm: [0.5, 1.0] for arm in both},
+            "changed": dict.fromkeys(both, 0.25),
+        },
     }
 
 
@@ -64,7 +68,7 @@ def test_what_is_undefined_is_left_out_counted_and_never_zero():
 
 @pytest.mark.parametrize("right", [False, True])
 def test_no_item_that_training_mends_is_said_and_no_number(right, tmp_path):
-    metrics = report.metrics((0,), [seed_of(0, right)])
+    metrics = report.metrics((0,), [seed_of(0, right)]) | {"task": {"name": "toy"}}
     assert np.isnan(metrics["rec2ftp"]["trained, fine_tuned"]["value"])
     rows = report.tables(metrics)["Rec2FTP: of what fine-tuning mends, how much the context does"].rows
     assert rows[0] == ("trained, fine-tuned", "undefined: no item is wrong zero-shot and right after fine-tuning", "0")
