@@ -109,7 +109,7 @@ def test_options_that_mean_nothing_are_refused(change, words):
 
 
 def test_prompts_that_the_window_cannot_hold_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="the window holds"):
+    with pytest.raises(ValueError, match="none is left: shorten them or raise the window"):
         run(dataclasses.replace(CONFIG, window=12), tmp_path / "run", toy)
 
 
