@@ -36,7 +36,8 @@ def train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> 
     if metrics["damaged_checkpoints"]:
         rows["damaged checkpoints passed over"] = str(metrics["damaged_checkpoints"])
     rows["minutes"] = f"{sum(metrics['stage_seconds'].values()) / 60:.1f}"
-    rows |= {"model": str(out / "export"), "curves": str(out / "train" / "metrics")}
+    model = out / ("train" if config.model.momentum else "export")  # no other program's format holds momentum
+    rows |= {"model": str(model), "curves": str(out / "train" / "metrics")}
     rows["metrics"] = str(out / "metrics.json")
     show_table("train", rows)
     if "sample" in metrics:  # not in the table, which would read its brackets as markup

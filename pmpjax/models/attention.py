@@ -148,9 +148,21 @@ def attention_weights(
 ) -> Float[Array, "n h l l"]:
     """The weight that each query gives to each key: the plain path, for recording."""
     place = jnp.arange(query.shape[1])[None, :]
-    logits = _logits(query, key, _bias(visible, place, place, slice(None), slice(None)))
-    n, shared, group, length, keys = logits.shape
-    return jax.nn.softmax(logits, axis=-1).reshape(n, shared * group, length, keys)
+    bias = _bias(visible, place, place, slice(None), slice(None))
+    return jax.nn.softmax(attention_scores(query, key, bias), axis=-1)
+
+
+def attention_scores(
+    query: Float[Array, "n l h d"], key: Float[Array, "n s k d"], bias: Float[Array, "m g l s"] | None = None
+) -> Float[Array, "n h l s"]:
+    """<q_p, k_s> / sqrt(d) + b_ps before the softmax, h / k query heads to a key head; b is 0 where it is None.
+
+    >>> attention_scores(jnp.full((1, 1, 2, 4), 3.0), jnp.ones((1, 1, 1, 4))).tolist()
+    [[[[6.0]], [[6.0]]]]
+    """
+    (n, length, heads, _), keys = query.shape, key.shape[1]
+    logits = _logits(query, key, jnp.zeros((1, 1, length, keys), query.dtype) if bias is None else bias)
+    return logits.reshape(n, heads, length, keys)
 
 
 def momentum(

@@ -19,6 +19,8 @@ class ModelConfig:
         hidden: features inside the feed-forward block.
         tied_embeddings: whether the output product uses the embedding's matrix.
         window: keys that a query sees, itself among them.
+        momentum: eta of momentum attention, 0 <= eta < 1: each head also adds sum_{i<t} eta^(t-i) v_i. No other program
+            opens such a decoder, so that nothing is exported.
         compute: dtype of the products, "parameters" or "bfloat16".
         attention: "blocks" (any order of derivatives), or a fused one by "xla" or "cudnn".
         scan_layers: one traced block scanned over stacked parameters.
@@ -37,6 +39,7 @@ class ModelConfig:
     hidden: int | None = None
     tied_embeddings: bool | None = None
     window: int | None = None
+    momentum: float | None = None
     compute: Literal["parameters", "bfloat16"] | None = None
     attention: Literal["blocks", "xla", "cudnn"] | None = None
     scan_layers: bool | None = None

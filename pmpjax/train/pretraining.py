@@ -94,15 +94,13 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
     """All stages in the run directory `out`; a killed run goes on where it stopped. Returns what metrics.json holds.
 
     Stages: corpus (`build_corpus`), train (metrics/metrics.jsonl, metrics/events, params.npz, curves.npz, train.json;
-    checkpoints while it runs), export (config.json, model.safetensors, tokenizer.json: transformers
-    opens it).
+    checkpoints while it runs), export (a folder that transformers opens; none with momentum, which no format holds).
 
     metrics.json: `heldout_loss` (nats per token), `heldout_bits_per_byte`, `train_loss` (mean of the last 20 steps),
     `parameters`, `tokens_seen`, `tokens_per_second`, `utilisation`, `host_wait`, `damaged_checkpoints`, `seed`,
     `corpus` (its counts), `stage_seconds`, and `sample` where a prompt was given.
 
-    Raises:
-        SourceError, RunError, ValueError: something that the caller can put right; the message says how.
+    Raises SourceError, RunError or ValueError for what the caller can put right; the message says how.
     """
     make_mesh(config.mesh)  # refuses devices that are not there before anything is read
     with PIPELINE.open(config, out) as running:
@@ -110,7 +108,9 @@ def run(config: TrainConfig, out: Path) -> dict[str, Any]:
         facts, counts = read_json(folders["train"] / "train.json"), read_json(folders["corpus"] / "counts.json")
         metrics = {**facts, "seed": config.seed, "corpus": counts, "stage_seconds": dict(running.run.seconds)}
         if config.sample is not None:
-            metrics["sample"] = run_generate(GenerateConfig(folders["export"], config.sample, seed=config.seed))
+            metrics["sample"] = run_generate(
+                GenerateConfig(folders.get("export", out), config.sample, seed=config.seed)
+            )
         write_json(running.run.directory / "metrics.json", metrics)
     return plain(metrics)
 
@@ -129,7 +129,8 @@ def _train(at: View) -> None:
     config, mesh = at.config, make_mesh(at.config.mesh)
     decoder, _ = _decoder(config, at.folders["corpus"])
     check_mesh(mesh, decoder, config.batch, config.accumulate)
-    architecture(decoder)  # refuses, before hours of training, what the export could not hold
+    if not config.model.momentum or config.sample is not None:
+        architecture(decoder)  # refuses, before hours of training, what the export could not hold
     with at.progress("train", config.steps) as bar:
         build_train(config, Context(at.folder, at.folders["corpus"], config.seed, bar, mesh))
 
@@ -150,7 +151,7 @@ PIPELINE = Pipeline(
     {
         "corpus": Stage((), lambda config: config.corpus, _corpus),
         "train": Stage(("corpus",), lambda config: _deciding(config, "corpus"), _train),
-        "export": Stage(("corpus", "train"), lambda config: None, _export),
+        "export": Stage(("corpus", "train"), lambda _: None, _export, lambda config: not config.model.momentum),
     },
     deciding=_deciding,
 )

@@ -182,3 +182,12 @@ def test_the_peak_of_known_devices_is_the_data_sheets():
     assert peak_flops([Device()] * 2) == 2 * 989e12
     Device.device_kind = "NVIDIA H100 PCIe"
     assert peak_flops([Device()]) == 756e12
+
+
+def test_momentum_attention_is_trained_and_not_exported(config, tmp_path):
+    with_momentum = dataclasses.replace(config, steps=8, model=dataclasses.replace(config.model, momentum=0.3))
+    metrics = run(with_momentum, tmp_path / "run")
+    assert np.isfinite(metrics["heldout_loss"]) and not (tmp_path / "run" / "export").exists()
+    assert (tmp_path / "run" / "train" / "params.npz").exists()
+    with pytest.raises(ValueError, match="momentum"):
+        run(dataclasses.replace(with_momentum, sample="a"), tmp_path / "other")
