@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pmpjax.cli import doctor, law, pds, prototypes, training
+from pmpjax.cli import doctor, fine_tuning, law, pds, prototypes, training
 from pmpjax.cli.options import Command
 from pmpjax.runs import RunError
 from pmpjax.runs.errors import nearest
 from pmpjax.runs.interrupt import deferred
 
-_ROOMS = (pds, training, law, prototypes, doctor)
+_ROOMS = (pds, training, law, prototypes, fine_tuning, doctor)
 COMMANDS: dict[tuple[str, ...], Command] = {name: command for room in _ROOMS for name, command in room.COMMANDS.items()}
 
 

@@ -83,7 +83,7 @@ def train_encoder(
     rows, params, losses = encoder.ids(texts), encoder.params, []
     generator = stage_generator(training.seed, "order")
     readout: Any = None
-    rates = {"encoder": optax.adamw(training.learning_rate), "readout": optax.adam(10 * training.learning_rate)}
+    rates: Any = {"encoder": optax.adamw(training.learning_rate), "readout": optax.adam(10 * training.learning_rate)}
     optimizer = optax.multi_transform(rates, ("encoder", "readout"))
     state: Any = None
     step = functools.partial(_step, encoder.embed, optimizer, classes)
