@@ -278,19 +278,29 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
 def best_temperature(
     found: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
 ) -> tuple[float, float]:
-    """argmin_T of mean_n -log softmax(f_n / T)_{y_n}, T from 1/20 to 20, and the mean at it.
+    """argmin_T of mean_n -<q_n, log softmax(f_n / T)>, T from 1/20 to 20, and mean_n -log softmax(f_n / T)_{y_n} at it.
+
+    q_n is 1 at y_n, smoothed towards 1 / C by C / (N + C), after Platt: without it, held-out examples that are all right
+    would ask for T = 0, and every probability would be 1.
 
     >>> rows = np.log([[0.9, 0.1]] * 10)
-    >>> [round(value, 3) for value in best_temperature(rows, np.array([0] * 7 + [1] * 3), np.ones(10))]
-    [2.593, 0.611]
+    >>> [round(value, 2) for value in best_temperature(rows, np.array([0] * 7 + [1] * 3), np.ones(10))]
+    [3.16, 0.61]
     """
+    count, classes = found.shape
+    smooth = classes / (count + classes)
 
-    def loss(log_temperature: float) -> float:
-        chosen = log_softmax(found / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels]
-        return float(-np.average(chosen, weights=weights))
+    def losses(log_temperature: float) -> np.ndarray:
+        return -log_softmax(found / np.exp(log_temperature), axis=1)
 
-    best = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
-    return float(np.exp(best.x)), float(best.fun)
+    def smoothed(log_temperature: float) -> float:
+        rows = losses(log_temperature)
+        chosen = (1 - smooth) * rows[np.arange(count), labels] + smooth * rows.mean(axis=1)
+        return float(np.average(chosen, weights=weights))
+
+    best = minimize_scalar(smoothed, bounds=(-3.0, 3.0), method="bounded")
+    loss = np.average(losses(best.x)[np.arange(count), labels], weights=weights)
+    return float(np.exp(best.x)), float(loss)
 
 
 def _nearest(states: np.ndarray, examples: np.ndarray, count: int) -> Int[np.ndarray, "n count"]:

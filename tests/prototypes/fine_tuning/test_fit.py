@@ -63,7 +63,9 @@ def test_the_objective_is_its_closed_form_and_steps_lower_it(float64):
     states, labels = drawn(1)
     states, labels, weights = jnp.asarray(states), jnp.asarray(labels), jnp.ones(40)
     policy = Policy(diversity=0.0, per_class=1)
-    start = fit_prototypes(jax.random.key(0), states, labels, weights, 0.0, classes=4, policy=Policy(steps=0, per_class=1))
+    start = fit_prototypes(
+        jax.random.key(0), states, labels, weights, 0.0, classes=4, policy=Policy(steps=0, per_class=1)
+    )
     moved = start._replace(points=start.points + 0.01, log_weight=start.log_weight + 0.1)
     found = class_log_probabilities(moved, states, 4)
     variance = float(variance_of(states, weights))

@@ -54,7 +54,9 @@ def test_refinement_is_expectation_and_maximisation(float64):
     """One class, equal variances: the means of scikit-learn's mixture after one step with that precision."""
     states, _ = drawn(0, 30)
     start = states[:3]
-    store = refined(store_of(start, [0, 0, 0], 0.8), jnp.asarray(states), jnp.zeros(30, int), jnp.ones(30), 0.0, passes=1)
+    store = refined(
+        store_of(start, [0, 0, 0], 0.8), jnp.asarray(states), jnp.zeros(30, int), jnp.ones(30), 0.0, passes=1
+    )
     peer = GaussianMixture(3, covariance_type="spherical", weights_init=np.ones(3) / 3, means_init=start)
     peer.precisions_cholesky_ = np.full(3, 0.8**-0.5)
     peer.weights_, peer.means_, peer.covariances_ = np.ones(3) / 3, start, np.full(3, 0.8)
