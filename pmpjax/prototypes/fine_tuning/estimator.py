@@ -280,7 +280,7 @@ def best_temperature(
 ) -> tuple[float, float]:
     """argmin_T of mean_n -<q_n, log softmax(f_n / T)>, T from 1/20 to 20, and mean_n -log softmax(f_n / T)_{y_n} at it.
 
-    q_n is 1 at y_n, smoothed towards 1 / C by C / (N + C), after Platt: without it, held-out examples that are all right
+    q_n is 1 at y_n, smoothed towards 1 / C by C / (N + C), after Platt: without it, held-out examples all right
     would ask for T = 0, and every probability would be 1.
 
     >>> rows = np.log([[0.9, 0.1]] * 10)

@@ -54,7 +54,7 @@ def test_copies_are_warned_of_and_share_a_group():
 
 
 def test_class_weights():
-    states, labels = drawn(0, 8)
+    states, _ = drawn(0, 8)
     data = checked_data(states, np.asarray(["a", "b", "c", "c", "a", "c", "c", "c"]))
     np.testing.assert_allclose(checked_class_weights(None, data), 1.0)
     balanced = checked_class_weights("balanced", data)

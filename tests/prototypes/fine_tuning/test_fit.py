@@ -82,7 +82,7 @@ def test_the_objective_is_its_closed_form_and_steps_lower_it(float64):
 
 
 def test_the_penalty_parts_prototypes():
-    states, labels = corners()
+    _, labels = corners()
     near = store_of(np.float32([[0.45, 0.5], [0.55, 0.5]]), [0, 1], 0.02)
     values = [
         objective(near, near, jnp.zeros((80, 2)), jnp.asarray(labels), jnp.ones(80), Policy(diversity=b, margin=2.0))
