@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
@@ -14,6 +13,7 @@ from pmpjax.prototypes.fine_tuning import fit as fitting
 from pmpjax.prototypes.fine_tuning.checks import DuplicateWarning, checked_class_weights, checked_data, checked_states
 from pmpjax.prototypes.fine_tuning.growth import creation_threshold, from_points, spread_of
 from pmpjax.prototypes.fine_tuning.store import Prototypes, class_log_probabilities
+from pmpjax.prototypes.fine_tuning.temperature import best_temperature
 from pmpjax.runs.seeds import stage_generator, stage_key
 
 __all__ = ["DuplicateWarning", "Level", "PrototypeClassifier"]
@@ -273,34 +273,6 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
         temperature, loss = best_temperature(found, labels, weights)
         accuracy = float(np.average(found.argmax(axis=1) == labels, weights=weights))
         return Level(float(alpha), loss, temperature, accuracy)
-
-
-def best_temperature(
-    found: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
-) -> tuple[float, float]:
-    """argmin_T of mean_n -<q_n, log softmax(f_n / T)>, T from 1/20 to 20, and mean_n -log softmax(f_n / T)_{y_n} at it.
-
-    q_n is 1 at y_n, smoothed towards 1 / C by C / (N + C), after Platt: without it, held-out examples all right
-    would ask for T = 0, and every probability would be 1.
-
-    >>> rows = np.log([[0.9, 0.1]] * 10)
-    >>> [round(value, 2) for value in best_temperature(rows, np.array([0] * 7 + [1] * 3), np.ones(10))]
-    [3.16, 0.61]
-    """
-    count, classes = found.shape
-    smooth = classes / (count + classes)
-
-    def losses(log_temperature: float) -> np.ndarray:
-        return -log_softmax(found / np.exp(log_temperature), axis=1)
-
-    def smoothed(log_temperature: float) -> float:
-        rows = losses(log_temperature)
-        chosen = (1 - smooth) * rows[np.arange(count), labels] + smooth * rows.mean(axis=1)
-        return float(np.average(chosen, weights=weights))
-
-    best = minimize_scalar(smoothed, bounds=(-3.0, 3.0), method="bounded")
-    loss = np.average(losses(best.x)[np.arange(count), labels], weights=weights)
-    return float(np.exp(best.x)), float(loss)
 
 
 def _nearest(states: np.ndarray, examples: np.ndarray, count: int) -> Int[np.ndarray, "n count"]:
