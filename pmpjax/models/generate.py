@@ -27,7 +27,8 @@ def generate(
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
     Args:
-        prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read.
+        prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read. Their
+            tokens may be embeddings, [N, L, width].
         steps: tokens to write, for each row.
         key: random key; may be None at temperature 0.
         temperature: 0 takes the most probable token each time.
@@ -45,7 +46,7 @@ def generate(
     >>> generate(decoder, initialise(decoder, jax.random.key(0), prompts.tokens), prompts, 5).shape
     (2, 5)
     """
-    n, length = prompts.tokens.shape
+    n, length = prompts.tokens.shape[:2]
     config = decoder.config
     if config.positions == "learned" and length + steps > config.max_length:
         raise ValueError(
