@@ -41,7 +41,7 @@ from pmpjax.models.layers import apply
 
 GOLDEN = Path(__file__).parent / "golden" / "kosmos2"
 VISION = VisionConfig(size=8, patch=4, width=8, layers=1, heads=2, hidden=12)
-CONFIG = KosmosConfig(magneto(19, 8, 2, layers=2, hidden=12), VISION, latents=2)
+CONFIG = KosmosConfig(magneto(19, 8, 2, layers=1, hidden=12), VISION, latents=2)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,11 @@ def small():
     return kosmos, initialise(kosmos, jax.random.key(0), tokens, images, places), tokens, images, places
 
 
+def run(module, params, *inputs, **options):
+    """As `apply`, compiled whole: dozens of single operations take longer to compile."""
+    return jax.jit(lambda params, *inputs: apply(module, params, *inputs, **options))(params, *inputs)
+
+
 def close(found, expected, tolerance):
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
@@ -78,18 +83,18 @@ def compare(kosmos, params, expected, rows, folder):
     """Everything that `computed_kosmos` found in transformers is found here."""
     config, counts = kosmos.config, expected["counts"]
     images = taken(rows.images, counts)
-    close(apply(Vision(config.vision), params["vision"], images), expected["vision.states"], 1e-5)
-    features = apply(Vision(config.vision), params["vision"], images, normalised=True)
+    close(run(Vision(config.vision), params["vision"], images), expected["vision.states"], 1e-5)
+    features = run(Vision(config.vision), params["vision"], images, normalised=True)
     close(features, expected["vision.normalised"], 1e-5)
-    close(apply(Connector(config.connector), params["connector"], features), expected["connector"], 1e-5)
+    close(run(Connector(config.connector), params["connector"], features), expected["connector"], 1e-5)
 
     inside = np.arange(rows.tokens.shape[1])[None, :] < expected["lengths"][:, None]
-    read = embedded(kosmos, params, rows)
+    read = jax.jit(lambda params: embedded(kosmos, params, rows))(params)
     decoder = Decoder(config.decoder)
     found = jax.jit(lambda params, x: recorded(decoder, params, x))(params["decoder"], read.tokens)
     for index, block in enumerate(found.blocks):
         close(block * inside[..., None], expected[f"block.{index}"], 1e-5)
-    logits = apply(kosmos, params, rows.tokens, rows.images, rows.places)
+    logits = run(kosmos, params, rows.tokens, rows.images, rows.places)
     close(logits * inside[..., None], expected["logits"], 1e-5)
 
     loss = image_token_loss(kosmos)
@@ -117,16 +122,17 @@ def test_transformers_computed_the_same(golden, tmp_path):
 def test_the_cache_goes_on_from_the_images(golden):
     """Rows of unequal length: the images in one call, then token by token, against the whole rows of transformers."""
     kosmos, params, expected, rows = golden
-    lengths = jnp.asarray([12, 7, 3])
+    lengths = np.asarray([12, 7, 3])
     cache = empty_cache(kosmos.config.decoder, 3, 20)
     # Random noise where a row has no image yet, or no more: it must not be read.
     images = rows.images + 100.0 * (np.arange(2)[None, :] >= expected["counts"][:, None])[..., None, None, None]
-    _, cache = apply(kosmos, params, rows.tokens[:, :12], images, rows.places[:, :12], cache=cache)
-    cache = cache._replace(lengths=lengths)
+    _, cache = run(kosmos, params, rows.tokens[:, :12], images, rows.places[:, :12], cache=cache)
+    cache = cache._replace(lengths=jnp.asarray(lengths))
+    step_on = jax.jit(lambda params, token, cache: apply(kosmos, params, token, cache=cache))
     for step in range(6):
         at = lengths + step
-        token = jnp.take_along_axis(rows.tokens, at[:, None], axis=1)
-        logits, cache = apply(kosmos, params, token, cache=cache)
+        token = np.take_along_axis(np.asarray(rows.tokens), at[:, None], axis=1)
+        logits, cache = step_on(params, jnp.asarray(token), cache)
         wanted = expected["logits"][np.arange(3), at]
         np.testing.assert_allclose(logits[:, 0], wanted, atol=2e-5 * np.abs(expected["logits"]).max())
 
@@ -142,12 +148,13 @@ def test_text_alone_is_the_decoder_bit_for_bit(small):
     np.testing.assert_array_equal(unmarked, logits)
     lengths = jnp.asarray([7, 4])
     rows, text = ImageRows(tokens, lengths), Rows(tokens, lengths)
-    theirs = jax.value_and_grad(lambda p: example_losses(decoder)(p, text).sum())(own)
-    ours = jax.value_and_grad(lambda p: image_example_losses(kosmos)(p, rows).sum())(params)
+    theirs = jax.jit(jax.value_and_grad(lambda p: example_losses(decoder)(p, text).sum()))(own)
+    ours = jax.jit(jax.value_and_grad(lambda p: image_example_losses(kosmos)(p, rows).sum()))(params)
     assert ours[0] == theirs[0]
     jax.tree.map(np.testing.assert_array_equal, ours[1]["decoder"], theirs[1])
     assert all(not leaf.any() for leaf in jax.tree.leaves([ours[1]["vision"], ours[1]["connector"]]))
-    assert image_token_loss(kosmos)(params, rows) == mean_token_loss(decoder)(own, text)
+    losses = image_token_loss(kosmos), mean_token_loss(decoder)
+    assert jax.jit(losses[0])(params, rows) == jax.jit(losses[1])(own, text)
     np.testing.assert_array_equal(
         generate(decoder, own, embedded(kosmos, params, rows), 5), generate(decoder, own, text, 5)
     )
@@ -155,8 +162,8 @@ def test_text_alone_is_the_decoder_bit_for_bit(small):
 
 def test_images_are_read_where_the_mask_says(small):
     kosmos, params, tokens, images, places = small
-    read = apply(kosmos, params, tokens, images, places, method="inputs")
-    found = apply(kosmos, params, images, method="image_embeddings")
+    read = run(kosmos, params, tokens, images, places, method="inputs")
+    found = run(kosmos, params, images, method="image_embeddings")
     own = params["decoder"]["trunk"]["embedding"][tokens]
     np.testing.assert_array_equal(read[0, jnp.asarray([1, 2, 4, 5])], found[0])
     np.testing.assert_array_equal(read[1, :2], found[1, :2])
@@ -164,8 +171,8 @@ def test_images_are_read_where_the_mask_says(small):
     # One image after the other: the second row's second one is not read, and the placeholders' ids are not.
     changed = images.at[1, 1].set(7.0)
     other = jnp.where(places, 3, tokens)
-    np.testing.assert_array_equal(apply(kosmos, params, other, changed, places, method="inputs"), read)
-    single = apply(kosmos, params, images[:1, 1:], method="image_embeddings")
+    np.testing.assert_array_equal(run(kosmos, params, other, changed, places, method="inputs"), read)
+    single = run(kosmos, params, images[:1, 1:], method="image_embeddings")
     np.testing.assert_allclose(single[0], found[0, 2:], atol=1e-6)
 
 
@@ -173,7 +180,7 @@ def test_the_loss_is_of_predicted_text(small):
     kosmos, params, tokens, images, places = small
     predicted = jnp.asarray([[1, 1, 1, 1, 0, 0, 1], [1, 1, 1, 0, 1, 1, 1]], bool)
     rows = ImageRows(tokens, jnp.asarray([7, 6]), images, places, predicted)
-    log_p = jax.nn.log_softmax(apply(kosmos, params, tokens, images, places))
+    log_p = np.asarray(jax.nn.log_softmax(run(kosmos, params, tokens, images, places)))
     labels = [[3, 6], [2, 4, 5]]
     expected = [[-log_p[n, i - 1, tokens[n, i]] for i in own] for n, own in enumerate(labels)]
     np.testing.assert_allclose(
@@ -186,11 +193,11 @@ def test_the_loss_is_of_predicted_text(small):
 
 def test_the_connector_is_one_cross_attention(float64):
     connector = Connector(ConnectorConfig(latents=3, width=8, heads=2))
-    features = jax.random.normal(jax.random.key(1), (2, 5, 6))
-    shapes = jax.eval_shape(connector.init, jax.random.key(0), features)["params"]
     draw = np.random.default_rng(2)
+    features = jnp.asarray(draw.normal(size=(2, 5, 6)))
+    shapes = jax.eval_shape(connector.init, jax.random.key(0), features)["params"]
     params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape)), shapes)
-    found = apply(connector, params, features)
+    found = run(connector, params, features)
 
     def dense(x, name):
         return x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
@@ -203,7 +210,7 @@ def test_the_connector_is_one_cross_attention(float64):
         mixed = [softmax(query[:, h] @ key[:, h].T / 2, axis=1) @ value[:, h] for h in heads]
         np.testing.assert_allclose(found[row], dense(np.concatenate(mixed, 1), "output"), atol=1e-12)
     # It knows no order.
-    np.testing.assert_allclose(apply(connector, params, features[:, jnp.asarray([3, 0, 4, 2, 1])]), found, atol=1e-12)
+    np.testing.assert_allclose(run(connector, params, features[:, jnp.asarray([3, 0, 4, 2, 1])]), found, atol=1e-12)
 
 
 def test_patches_are_read_row_by_row():
@@ -213,11 +220,11 @@ def test_patches_are_read_row_by_row():
     kernel = jnp.zeros((4, 4, 3, 8)).at[1, 2, 0, 0].set(1.0)  # the pixel in column 1 and row 2, its first colour
     read = {**params, "patch": kernel, "positions": jnp.zeros((5, 8)), "class_token": jnp.zeros(8)}
     # A norm hides a linear map's values; their order is seen in which token moves when a pixel does.
-    before = apply(vision, read, images)
+    before = run(vision, read, images)
     for token, (y, x) in enumerate([(2, 1), (2, 5), (6, 1), (6, 5)], start=1):
         moved = Vision(dataclasses.replace(VISION, layers=0))
-        flat = apply(moved, {k: v for k, v in read.items() if k != "layers_0"}, images.at[0, y, x, 0].set(-1e3))
-        still = apply(moved, {k: v for k, v in read.items() if k != "layers_0"}, images)
+        flat = run(moved, {k: v for k, v in read.items() if k != "layers_0"}, images.at[0, y, x, 0].set(-1e3))
+        still = run(moved, {k: v for k, v in read.items() if k != "layers_0"}, images)
         assert np.flatnonzero(np.abs(flat - still).max(-1)[0] > 1e-3).tolist() == [token]
     assert before.shape == (1, 5, 8) and VISION.tokens == 5
 
@@ -230,7 +237,7 @@ def test_folders_there_and_back(tmp_path, small):
     jax.tree.map(np.testing.assert_array_equal, same, params)
     config, stacked = load_pretrained(tmp_path / "model", scan_layers=True)
     assert config.decoder.scan_layers
-    close(apply(Kosmos(config), stacked, tokens, images, places), apply(kosmos, params, tokens, images, places), 1e-5)
+    close(run(Kosmos(config), stacked, tokens, images, places), run(kosmos, params, tokens, images, places), 1e-5)
     save_pretrained(tmp_path / "again", config, stacked, end_of_document=2, max_length=99)
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
