@@ -98,8 +98,8 @@ def read_markup(marked: str, locations: PatchLocations = PatchLocations()) -> Gr
     >>> found = read_markup("<grounding> An image of<p> a snowman</p><box><loc44><loc863></box>.")
     >>> found.text, [(found.text[span.begin : span.end], span.boxes.tolist()) for span in found.spans]
     ('An image of a snowman.', [('a snowman', [[0.390625, 0.046875, 0.984375, 0.828125]])])
-    >>> read_markup("<phrase>a fire</phrase><object><patch_index_0005></object>").problems
-    ['<object> at 23 without whole boxes']
+    >>> read_markup("<phrase>a fire</phrase><object><patch_index_0005></object>").problems[0]
+    '<object> at 23 without whole boxes'
     """
     code = _PAPER.sub(_in_code, marked)
     same = code == marked
