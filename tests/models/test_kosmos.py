@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
-from scipy.special import softmax
 
 from pmpjax.data import Rows
 from pmpjax.models import (
@@ -189,44 +188,6 @@ def test_the_loss_is_of_predicted_text(small):
     total, count = image_token_loss(kosmos)(params, rows)
     np.testing.assert_allclose(total, sum(map(sum, expected)), rtol=1e-5)
     assert count == 5
-
-
-def test_the_connector_is_one_cross_attention(float64):
-    connector = Connector(ConnectorConfig(latents=3, width=8, heads=2))
-    draw = np.random.default_rng(2)
-    features = jnp.asarray(draw.normal(size=(2, 5, 6)))
-    shapes = jax.eval_shape(connector.init, jax.random.key(0), features)["params"]
-    params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape)), shapes)
-    found = run(connector, params, features)
-
-    def dense(x, name):
-        return x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
-
-    for row, one in enumerate(np.asarray(features)):
-        latents = np.asarray(params["latents"])
-        both = np.concatenate([dense(one, "features"), latents])
-        query, key, value = dense(latents, "query"), dense(both, "key"), dense(both, "value")
-        heads = [slice(0, 4), slice(4, 8)]
-        mixed = [softmax(query[:, h] @ key[:, h].T / 2, axis=1) @ value[:, h] for h in heads]
-        np.testing.assert_allclose(found[row], dense(np.concatenate(mixed, 1), "output"), atol=1e-12)
-    # It knows no order.
-    np.testing.assert_allclose(run(connector, params, features[:, jnp.asarray([3, 0, 4, 2, 1])]), found, atol=1e-12)
-
-
-def test_patches_are_read_row_by_row():
-    vision = Vision(VISION)
-    images = jnp.arange(8 * 8 * 3, dtype=jnp.float32).reshape(1, 8, 8, 3)
-    params = dict(initialise(vision, jax.random.key(0), images))
-    kernel = jnp.zeros((4, 4, 3, 8)).at[1, 2, 0, 0].set(1.0)  # the pixel in column 1 and row 2, its first colour
-    read = {**params, "patch": kernel, "positions": jnp.zeros((5, 8)), "class_token": jnp.zeros(8)}
-    # A norm hides a linear map's values; their order is seen in which token moves when a pixel does.
-    before = run(vision, read, images)
-    for token, (y, x) in enumerate([(2, 1), (2, 5), (6, 1), (6, 5)], start=1):
-        moved = Vision(dataclasses.replace(VISION, layers=0))
-        flat = run(moved, {k: v for k, v in read.items() if k != "layers_0"}, images.at[0, y, x, 0].set(-1e3))
-        still = run(moved, {k: v for k, v in read.items() if k != "layers_0"}, images)
-        assert np.flatnonzero(np.abs(flat - still).max(-1)[0] > 1e-3).tolist() == [token]
-    assert before.shape == (1, 5, 8) and VISION.tokens == 5
 
 
 def test_folders_there_and_back(tmp_path, small):
