@@ -1,8 +1,9 @@
-"""Does calibration make a prompt's wording, order and balance matter less? `python experiments/calibration_robustness.py`
+"""Calibration under 120 prompts: how much do wording, order and balance still matter?
 
-SmolLM2 tells WordNet's glosses of food from those of persons under 5 templates x 8 orders of four demonstrations x 3
-proportions of their classes. Each method is fitted to the scores of 100 training texts and measured on 100 of the test
-split; "supervised" alone sees labels. Scores are kept in OUT: a stopped run goes on.
+`python experiments/calibration_robustness.py`. SmolLM2 tells WordNet's glosses of food from those of persons under 5
+templates x 8 orders of four demonstrations x 3 proportions of their classes. Each method is fitted to the scores of 100
+training texts and measured on 100 of the test split; "supervised" alone sees labels. Scores are kept in OUT: a stopped
+run goes on.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def main(out: Path, texts: int, permutations: int) -> None:
 
 
 def show(found: np.ndarray, out: Path) -> None:
-    """The table, `accuracies.json` and `calibration_robustness.png`; found [templates, proportions, orders, methods]."""
+    """Table, `accuracies.json` and picture of accuracies [templates, proportions, orders, methods]."""
     print(
         "| method | mean | deviation | lowest | over templates | over proportions | over orders |\n|---|" + "---|" * 6
     )

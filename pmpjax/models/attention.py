@@ -128,6 +128,18 @@ def attend_cached(
     return _by_token(jnp.asarray(mixed).astype(value.dtype))
 
 
+def attend_all(
+    query: Float[Array, "n l h d"],
+    key: Float[Array, "n s k d"],
+    value: Float[Array, "n s k d"],
+    key_log_weight: Float[Array, "n s"] | None = None,
+) -> Float[Array, "n l h d"]:
+    """softmax_s(<q_p, k_s> / sqrt(d) + w_s) v over every key: attention without an order, to another sequence too."""
+    # A query sees the keys up to its place: with all of them at the last one, each sees the whole row.
+    places = jnp.full(query.shape[:2], key.shape[1] - 1)
+    return attend_cached(query, key, value, places, Visible(key_log_weight=key_log_weight))
+
+
 def attend_by_library(
     query: Float[Array, "n l h d"],
     key: Float[Array, "n l k d"],

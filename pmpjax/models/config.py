@@ -1,9 +1,10 @@
 """The sizes and options of a decoder, and the named ones of the papers."""
 
 import dataclasses
+import math
 from typing import Literal
 
-Positions = Literal["rotary", "learned", "sinusoidal", "xpos", "alibi", "none"]
+Positions = Literal["rotary", "learned", "sinusoidal", "tensor2tensor", "xpos", "alibi", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,11 @@ class DecoderConfig:
         sub_norm: a second norm inside each sub-layer, before its last product (SubLN, arXiv 2210.06423).
         feed_forward: "swiglu" (gated), "gelu", or "gelu_tanh" (GPT-2's approximation of it).
         biases: whether products inside the blocks have a bias.
-        positions: "rotary", "learned" (one vector a position up to `max_length`), "sinusoidal", "xpos" (rotary with
-            decay), "alibi" (a linear penalty on the distance), "none".
+        positions: "rotary", "learned" (one vector a position up to `max_length`), "sinusoidal", "tensor2tensor"
+            (sinusoidal with its library's frequencies, as in fairseq and Kosmos-2), "xpos" (rotary with decay), "alibi"
+            (a linear penalty on the distance), "none".
+        first_position: number of a row's first token in sinusoidal positions (2 in Kosmos-2: its padding id + 1).
+        embedding_scale: multiplies embeddings before positions are added (sqrt(width) in Kosmos-2).
         max_length: rows of the learned positions' matrix; ignored where positions are not learned.
         rope_base: base of the rotary frequencies.
         window: keys that a query sees, itself among them (Mistral's sliding window); None: all before it.
@@ -55,6 +59,8 @@ class DecoderConfig:
     feed_forward: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
     biases: bool = False
     positions: Positions = "rotary"
+    first_position: int = 0
+    embedding_scale: float = 1.0
     max_length: int = 0
     rope_base: float = 10_000.0
     window: int | None = None
@@ -85,6 +91,16 @@ class DecoderConfig:
             )
         if self.positions == "learned" and self.max_length < 1:
             raise ValueError("learned positions need max_length, the longest row that the model will ever see")
+        waves = self.positions in ("sinusoidal", "tensor2tensor")
+        if waves and (self.width % 2 or self.width < 4):
+            raise ValueError(f"{self.positions} positions are sines and cosines, width {self.width} is odd or below 4")
+        if self.first_position and not (waves and self.first_position > 0):
+            raise ValueError(
+                f"first_position is {self.first_position} and positions are {self.positions}; only sinusoidal ones are "
+                "counted from another number than 0, a positive one"
+            )
+        if not 0 < self.embedding_scale < math.inf:
+            raise ValueError(f"embedding_scale is {self.embedding_scale}, expected a positive number")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window is {self.window}; a query sees itself at least: 1 or more, or None")
         if not 0 <= self.momentum < 1:

@@ -20,8 +20,8 @@ from pmpjax.models.attention import (
 from pmpjax.models.cache import Cache
 from pmpjax.models.config import DecoderConfig
 from pmpjax.models.cross_entropy import cross_entropy
-from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, apply, feed_forward, laid, product
-from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes
+from pmpjax.models.layers import ROWS, VOCABULARY, Dense, Norm, feed_forward, laid, product
+from pmpjax.models.positions import rotate, segment_positions, sinusoidal, slopes, tensor2tensor
 
 RECORDED = "intermediates"
 """The Flax collection of what is recorded; ask for it by `mutable=[RECORDED]`, or call `recorded`."""
@@ -170,6 +170,8 @@ class Trunk(nn.Module):
         h = laid(self.embedding, VOCABULARY)[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         if self.config.compute == "bfloat16":
             h = h.astype(jnp.bfloat16)
+        if self.config.embedding_scale != 1.0:
+            h = h * self.config.embedding_scale
         return self._with_positions(laid(h, ROWS), positions)
 
     def _through_layers(self, h: Array, seen: Seen, pairs: Any) -> tuple[Array, Any]:
@@ -189,8 +191,9 @@ class Trunk(nn.Module):
 
     def _with_positions(self, h: Array, positions: Array) -> Array:
         config = self.config
-        if config.positions == "sinusoidal":
-            return h + sinusoidal(positions, config.width, h.dtype)
+        if config.positions in ("sinusoidal", "tensor2tensor"):
+            waves = sinusoidal if config.positions == "sinusoidal" else tensor2tensor
+            return h + waves(positions + config.first_position, config.width, h.dtype)
         if config.positions == "learned":
             if h.shape[1] > config.max_length:
                 raise ValueError(
@@ -237,7 +240,7 @@ class Decoder(nn.Module):
         """Logits [N, L, V] of the token after each position, in float32 at least; with a cache (logits, cache).
 
         Args:
-            inputs: ids [N, L], or embeddings [N, L, width].
+            inputs: ids [N, L], or embeddings [N, L, width] in place of the matrix's rows.
             key_log_weight: added to every query's logit of a key: the logarithm of a weight on that token. [N, L], with
                 a cache [N, S].
             segments: numbers of the documents packed in a row; none sees another.
@@ -260,37 +263,19 @@ class Decoder(nn.Module):
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def token_losses(
-        self, tokens: Int[Array, "n l"], segments: Int[Array, "n l"] | None = None
+        self,
+        tokens: Int[Array, "n l"],
+        segments: Int[Array, "n l"] | None = None,
+        inputs: Float[Array, "n l d"] | None = None,
     ) -> Float[Array, "n labels"]:
-        """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by `label_mask`."""
-        h = self.trunk(tokens[:, :-1], None, None if segments is None else segments[:, :-1])
+        """-log p(token_{i+1} | tokens_{0..i}) in nats, for i = 0..L-2, padding included: mask it by `label_mask`.
+
+        `inputs` are embeddings that are read in place of the tokens' own.
+        """
+        read = tokens if inputs is None else inputs
+        h = self.trunk(read[:, :-1], None, None if segments is None else segments[:, :-1])
         output = laid(self._output(), VOCABULARY)
         losses = cross_entropy(
             h.reshape(-1, self.config.width), output, tokens[:, 1:].reshape(-1), self.config.loss_chunk
         )
         return losses.reshape(tokens.shape[0], tokens.shape[1] - 1)
-
-
-class Recording(NamedTuple):
-    """What `recorded` returns.
-
-    Fields:
-        logits: [N, L, V].
-        blocks: [layers, N, L, width] the residual stream after each block.
-        attention: [layers, N, H, L, L] the weight of each key for each query.
-    """
-
-    logits: Array
-    blocks: Array
-    attention: Array
-
-
-def recorded(decoder: Decoder, params: Any, inputs: Array, **options: Any) -> Recording:
-    """The decoder's logits with every block's output and attention weights; `options` are those of the decoder."""
-    logits, variables = apply(decoder, params, inputs, mutable=[RECORDED], **options)
-    layers = variables[RECORDED]["trunk"]
-    if decoder.config.scan_layers:
-        found = layers["layers"]
-        return Recording(logits, found["block"][0], found["attention"][0])
-    parts = [layers[f"layers_{index}"] for index in range(decoder.config.layers)]
-    return Recording(logits, *(jnp.stack([part[name][0] for part in parts]) for name in ("block", "attention")))

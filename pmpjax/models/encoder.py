@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
-from pmpjax.models.attention import HIDDEN, Visible, attend_cached
+from pmpjax.models.attention import HIDDEN, attend_all
 from pmpjax.models.layers import Dense, Norm, apply
 from pmpjax.models.losses import Parameters
 from pmpjax.models.tensor_files import some
@@ -59,9 +59,7 @@ class EncoderBlock(nn.Module):
             Dense(width, True, name=name)(x).reshape(rows, length, config.heads, -1)
             for name in ("query", "key", "value")
         )
-        # A query sees the keys up to its place: with all of them at the last one, each sees the whole row.
-        places = jnp.full((rows, length), length - 1)
-        mixed = attend_cached(query, key, value, places, Visible(key_log_weight=log_weight))
+        mixed = attend_all(query, key, value, log_weight)
         mixed = Dense(width, True, name="output")(mixed.reshape(rows, length, width))
         x = Norm("layer", config.norm_epsilon, name="attention_norm")(x + mixed)
         inner = jax.nn.gelu(Dense(config.hidden, True, name="up")(x), approximate=False)

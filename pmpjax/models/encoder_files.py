@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpjax.models.encoder import Encoder, EncoderConfig, SentenceEncoder
-from pmpjax.models.huggingface import Tensor
+from pmpjax.models.huggingface import Tensor, dense_tensors, norm_tensors
 from pmpjax.models.losses import Parameters
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.pretrained_tokenizers import pretrained_tokenizer
@@ -115,23 +115,17 @@ def _tensors(config: EncoderConfig) -> list[Tensor]:
     }
     names |= {"token_type_embeddings": ("types", config.types)}
     found = [Tensor(f"embeddings.{name}.weight", (n, width), ((leaf,),)) for name, (leaf, n) in names.items()]
-    found += _norm("embeddings.LayerNorm", ("norm",), width)
+    found += norm_tensors("embeddings.LayerNorm", ("norm",), width)
     products = {f"attention.self.{name}": (name, width, width) for name in ("query", "key", "value")}
     products |= {"attention.output.dense": ("output", width, width)}
     products |= {"intermediate.dense": ("up", hidden, width), "output.dense": ("down", width, hidden)}
     for index in range(config.layers):
         own, prefix = f"layers_{index}", f"encoder.layer.{index}."
         for name, (leaf, out, into) in products.items():
-            found.append(Tensor(f"{prefix}{name}.weight", (out, into), ((own, leaf, "kernel"),), True))
-            found.append(Tensor(f"{prefix}{name}.bias", (out,), ((own, leaf, "bias"),)))
-        found += _norm(f"{prefix}attention.output.LayerNorm", (own, "attention_norm"), width)
-        found += _norm(f"{prefix}output.LayerNorm", (own, "feed_forward_norm"), width)
+            found += dense_tensors(f"{prefix}{name}", (own, leaf), out, into)
+        found += norm_tensors(f"{prefix}attention.output.LayerNorm", (own, "attention_norm"), width)
+        found += norm_tensors(f"{prefix}output.LayerNorm", (own, "feed_forward_norm"), width)
     return found
-
-
-def _norm(name: str, leaf: tuple[str, ...], width: int) -> list[Tensor]:
-    parts = {"weight": "scale", "bias": "bias"}
-    return [Tensor(f"{name}.{part}", (width,), ((*leaf, own),)) for part, own in parts.items()]
 
 
 def _parameters(folder: Path, config: EncoderConfig) -> Parameters:

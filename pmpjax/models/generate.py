@@ -30,7 +30,8 @@ def generate(
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
     Args:
-        prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read.
+        prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read. Their
+            tokens may be embeddings, [N, L, width].
         steps: tokens to write, for each row.
         key: random key; may be None at temperature 0.
         temperature: 0 takes the most probable token each time.
@@ -73,7 +74,7 @@ def _generate(
     top_p: float | Array,
     attached: Attached | None,
 ) -> Int[Array, "n steps"]:
-    n, length = prompts.tokens.shape
+    n, length = prompts.tokens.shape[:2]
     lengths = jnp.asarray(prompts.lengths, jnp.int32)
     logits, cache = apply(
         decoder, params, prompts.tokens, cache=empty_cache(decoder.config, n, length + steps, attached)

@@ -1,10 +1,10 @@
 """The decoder in Hugging Face's words: config.json of Mistral, Llama and GPT-2, and the names of their tensors."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from pmpjax.models.config import DecoderConfig
+from pmpjax.models.settings import Settings
 
 PREFIX = {"mistral": "model.", "llama": "model.", "gpt2": "transformer."}
 """What the names of a language model's tensors begin with, by model_type; files of the bare trunk are without it."""
@@ -15,11 +15,13 @@ EMBEDDING = {"mistral": "embed_tokens.weight", "llama": "embed_tokens.weight", "
 OUTPUT = "lm_head.weight"
 """The free output matrix; a file of tied embeddings may hold a copy of the embedding by this name."""
 
-_GELUS: dict[str, Literal["gelu_tanh", "gelu"]] = {
+GELUS: dict[str, Literal["gelu_tanh", "gelu"]] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
 }
+"""The feed-forward part by transformers' names of its activation."""
+
 _MAX_LENGTH = 2_048
 
 
@@ -39,6 +41,18 @@ class Tensor(NamedTuple):
     transposed: bool = False
 
 
+def dense_tensors(name: str, leaf: tuple[str, ...], out: int, into: int) -> list[Tensor]:
+    """Weight and bias of a product."""
+    weight = Tensor(f"{name}.weight", (out, into), ((*leaf, "kernel"),), True)
+    return [weight, Tensor(f"{name}.bias", (out,), ((*leaf, "bias"),))]
+
+
+def norm_tensors(name: str, leaf: tuple[str, ...], width: int) -> list[Tensor]:
+    """Scale and bias of a layer norm."""
+    parts = {"weight": "scale", "bias": "bias"}
+    return [Tensor(f"{name}.{part}", (width,), ((*leaf, own),)) for part, own in parts.items()]
+
+
 def architecture(config: DecoderConfig) -> str:
     """The model_type whose files hold this decoder; ValueError names each field that none does.
 
@@ -46,9 +60,9 @@ def architecture(config: DecoderConfig) -> str:
     ('llama', 'mistral')
     """
     gpt2 = config.norm == "layer" or config.positions == "learned"
-    held: dict[str, tuple] = {"sub_norm": (False,), "momentum": (0.0,)}
+    held: dict[str, tuple] = {"sub_norm": (False,), "momentum": (0.0,), "embedding_scale": (1.0,)}
     if gpt2:
-        held |= {"norm": ("layer",), "feed_forward": tuple(sorted({*_GELUS.values()})), "biases": (True,)}
+        held |= {"norm": ("layer",), "feed_forward": tuple(sorted({*GELUS.values()})), "biases": (True,)}
         held |= {"positions": ("learned",), "window": (None,), "key_value_heads": (config.heads,)}
         if config.size * config.heads != config.width:
             held["head_size"] = (None,)
@@ -83,10 +97,7 @@ def tensors(config: DecoderConfig, kind: str) -> list[Tensor]:
         ]
     if kind == "gpt2":
         found.append(Tensor("transformer.wpe.weight", (config.max_length, config.width), (("trunk", "positions"),)))
-        found += [
-            Tensor(f"transformer.ln_f.{name}", (config.width,), (("trunk", "norm", leaf),))
-            for name, leaf in (("weight", "scale"), ("bias", "bias"))
-        ]
+        found += norm_tensors("transformer.ln_f", ("trunk", "norm"), config.width)
     else:
         found.append(Tensor("model.norm.weight", (config.width,), (("trunk", "norm", "scale"),)))
     if not config.tied_embeddings:
@@ -129,8 +140,7 @@ def _gpt2_block(config: DecoderConfig) -> list[Tensor]:
         found.append(Tensor(f"{name}.weight", (into, out), tuple((leaf, "kernel") for leaf in own)))
         found.append(Tensor(f"{name}.bias", (out,), tuple((leaf, "bias") for leaf in own)))
     for name, own in (("ln_1", "attention_norm"), ("ln_2", "feed_forward_norm")):
-        found.append(Tensor(f"{name}.weight", (width,), ((own, "scale"),)))
-        found.append(Tensor(f"{name}.bias", (width,), ((own, "bias"),)))
+        found += norm_tensors(name, (own,), width)
     return found
 
 
@@ -192,7 +202,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[str, Decoder
     kind = settings.get("model_type")
     if not isinstance(kind, str) or kind not in PREFIX:
         raise ValueError(f"{where}: model_type is {kind!r}; known ones: {', '.join(PREFIX)}")
-    reader = _Settings(settings, where)
+    reader = Settings(settings, where)
     reader.demand("quantization_config", None, None)
     reader.demand("add_cross_attention", False, False)
     try:
@@ -201,7 +211,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[str, Decoder
         raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from error
 
 
-def _gpt2_config(reader: "_Settings") -> DecoderConfig:
+def _gpt2_config(reader: Settings) -> DecoderConfig:
     reader.demand("scale_attn_weights", True, True)
     reader.demand("scale_attn_by_inverse_layer_idx", False, False)
     width, heads = reader.size("n_embd"), reader.size("n_head")
@@ -213,7 +223,7 @@ def _gpt2_config(reader: "_Settings") -> DecoderConfig:
         key_value_heads=heads,
         hidden=reader.size("n_inner", 4 * width),
         norm="layer",
-        feed_forward=_GELUS[reader.demand("activation_function", "gelu_new", *_GELUS)],
+        feed_forward=GELUS[reader.demand("activation_function", "gelu_new", *GELUS)],
         biases=True,
         positions="learned",
         max_length=reader.size("n_positions"),
@@ -222,7 +232,7 @@ def _gpt2_config(reader: "_Settings") -> DecoderConfig:
     )
 
 
-def _llama_config(reader: "_Settings", kind: str) -> DecoderConfig:
+def _llama_config(reader: Settings, kind: str) -> DecoderConfig:
     reader.demand("hidden_act", "silu", "silu", "swish")
     reader.demand("attention_bias", False, False)
     reader.demand("mlp_bias", False, False)
@@ -248,13 +258,13 @@ def _llama_config(reader: "_Settings", kind: str) -> DecoderConfig:
     )
 
 
-def _rope_base(reader: "_Settings") -> float:
+def _rope_base(reader: Settings) -> float:
     """The base of the angles; transformers 5 keeps it in `rope_parameters`, earlier ones beside `rope_scaling`."""
     for key in ("rope_parameters", "rope_scaling"):
         rope = reader.settings.get(key) or {}
         if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
             reader.refuse(key, "one object for all layers, or null")
-        inner = _Settings(rope, f"{reader.where}: {key}")
+        inner = Settings(rope, f"{reader.where}: {key}")
         inner.demand("rope_type", "default", "default")
         inner.demand("type", "default", "default")
         inner.demand("partial_rotary_factor", 1.0, 1.0, None)
@@ -262,32 +272,3 @@ def _rope_base(reader: "_Settings") -> float:
             return inner.number("rope_theta", 10_000.0)
     reader.demand("partial_rotary_factor", 1.0, 1.0, None)
     return reader.number("rope_theta", 10_000.0)
-
-
-class _Settings(NamedTuple):
-    settings: Mapping[str, Any]
-    where: str
-
-    def refuse(self, key: str, has: str) -> None:
-        raise ValueError(f"{self.where}: {key} is {self.settings.get(key)!r}; this decoder has {has}")
-
-    def demand(self, key: str, default: Any, *known: Any) -> Any:
-        """The value, which must be one of those that the decoder has."""
-        found = self.settings.get(key, default)
-        if found not in known:
-            self.refuse(key, f"{' or '.join(map(repr, known))} only; take another model")
-        return found
-
-    def size(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1 on; null is the default."""
-        found = self.settings.get(key)
-        found = default if found is None else found
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            self.refuse(key, "whole numbers from 1 on there; write it into the file")
-        return found  # pyright: ignore[reportReturnType]
-
-    def number(self, key: str, default: float) -> float:
-        found = self.settings.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-            self.refuse(key, "positive numbers there; correct it")
-        return float(found)

@@ -1,16 +1,13 @@
-"""Decoders as Hugging Face folders (config.json and safetensors), in and out, and as GGUF files, in."""
+"""Decoders and Kosmos-2 as Hugging Face folders (config.json, safetensors), in and out; decoders as GGUF files, in."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
@@ -25,35 +22,48 @@ from pmpjax.models.huggingface import (
     tensors,
     to_settings,
 )
+from pmpjax.models.kosmos import KosmosConfig
+from pmpjax.models.kosmos_files import (
+    KOSMOS,
+    KOSMOS_EMBEDDING,
+    KOSMOS_OUTPUT,
+    UNUSED,
+    kosmos_config,
+    kosmos_settings,
+    kosmos_tensors,
+)
 from pmpjax.models.losses import Parameters
+from pmpjax.models.new_folders import new_folder, refuse_taken
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.stacking import stack_layers, unstack_layers
 from pmpjax.models.tensor_files import (
     FLOATS,
     WEIGHTS,
+    Stored,
+    arrays_of,
     check_tensors,
     opened_tensors,
     parameters_of,
     read_json,
-    some,
     stored,
 )
 
 
 def save_pretrained(
     folder: Path | str,
-    config: DecoderConfig,
+    config: DecoderConfig | KosmosConfig,
     params: Parameters,
     *,
     end_of_document: int | None = None,
     tokenizer: Path | str | None = None,
     max_length: int | None = None,
 ) -> None:
-    """Writes a decoder as a folder that transformers opens: `AutoModelForCausalLM.from_pretrained(folder)`.
+    """Writes a model as a folder that transformers opens: `AutoModelForCausalLM.from_pretrained(folder)`.
 
-    RMS norms, rotary positions and SwiGLU without biases are a Mistral where the config has a window, else a Llama;
-    layer norms, learned positions and GELU with biases are a GPT-2. The folder is whole or not there: it is written
-    under a temporary name beside it (.NAME.PID.tmp, of no use where a killed process left it), and renamed.
+    A `KosmosConfig` is a Kosmos-2, which `AutoModelForImageTextToText` opens. Of decoders, RMS norms, rotary positions
+    and SwiGLU without biases are a Mistral where the config has a window, else a Llama; layer norms, learned positions
+    and GELU with biases are a GPT-2. The folder is whole or not there: it is written under a temporary name in the same
+    place (.NAME.PID.tmp, of no use where a killed process left it), and renamed.
 
     Args:
         folder: must not exist, or be empty; its parents are made.
@@ -81,20 +91,25 @@ def save_pretrained(
     (True, True)
     """
     folder = Path(folder).resolve()
-    kind = architecture(config)
-    if end_of_document is not None and not 0 <= end_of_document < config.vocabulary:
+    decoder = config.decoder if isinstance(config, KosmosConfig) else config
+    if end_of_document is not None and not 0 <= end_of_document < decoder.vocabulary:
         raise ValueError(
-            f"end_of_document is {end_of_document}; the model's ids are 0 to {config.vocabulary - 1}: name one of them"
+            f"end_of_document is {end_of_document}; the model's ids are 0 to {decoder.vocabulary - 1}: name one of them"
         )
-    _refuse_taken(folder)
-    settings = to_settings(config, kind, end_of_document, max_length)
+    refuse_taken(folder)
+    if isinstance(config, KosmosConfig):
+        settings, wanted = kosmos_settings(config, end_of_document, max_length), kosmos_tensors(config)
+        longest = settings["text_config"]["max_position_embeddings"]
+    else:
+        kind = architecture(config)
+        settings, wanted = to_settings(config, kind, end_of_document, max_length), tensors(config, kind)
+        longest = settings["n_positions" if kind == "gpt2" else "max_position_embeddings"]
     ends = {"bos_token_id": end_of_document, "eos_token_id": end_of_document}
     texts = {"config.json": settings, "generation_config.json": {"_from_model_config": True, **ends}}
     if tokenizer is not None:
-        longest = settings["n_positions" if kind == "gpt2" else "max_position_embeddings"]
-        texts["tokenizer_config.json"] = _tokenizer_settings(Path(tokenizer), config, end_of_document, longest)
-    arrays = _to_file(config, kind, params)
-    with _temporary(folder) as temporary:
+        texts["tokenizer_config.json"] = _tokenizer_settings(Path(tokenizer), decoder, end_of_document, longest)
+    arrays = arrays_of(wanted, _each_decoder(params, _unrolled))
+    with new_folder(folder) as temporary:
         for name, content in texts.items():
             (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
@@ -102,8 +117,8 @@ def save_pretrained(
             shutil.copyfile(tokenizer, temporary / "tokenizer.json")
 
 
-def load_pretrained(source: Path | str, *, scan_layers: bool = False) -> tuple[DecoderConfig, Parameters]:
-    """The decoder of an installed model, a GGUF file, or a Hugging Face folder of Mistral, Llama or GPT-2.
+def load_pretrained(source: Path | str, *, scan_layers: bool = False) -> tuple[Any, Parameters]:
+    """The decoder of an installed model, a GGUF file, or a Hugging Face folder of Mistral, Llama or GPT-2; a Kosmos-2.
 
     Weights become float32. What the files do not say (how to compute: blocks, chunks, recomputation) is the config's
     default; change it by `dataclasses.replace`.
@@ -111,10 +126,10 @@ def load_pretrained(source: Path | str, *, scan_layers: bool = False) -> tuple[D
     Args:
         source: "smollm2", whose package is found and never imported; a file *.gguf of the architecture llama; a folder
             with config.json, and model.safetensors or model.safetensors.index.json and its files.
-        scan_layers: parameters of scanned layers, and `scan_layers` set in the config.
+        scan_layers: parameters of scanned layers, and `scan_layers` set in the config (of Kosmos: of its decoder).
 
     Returns:
-        (config, params).
+        (config, params), with a `DecoderConfig`, and for a folder of Kosmos-2 a `KosmosConfig`.
 
     Raises:
         ValueError: an architecture or option that this decoder has not; tensors missing, of another shape or type, or
@@ -125,7 +140,20 @@ def load_pretrained(source: Path | str, *, scan_layers: bool = False) -> tuple[D
     config, params = _from_gguf(path) if path.suffix == ".gguf" else _from_folder(path)
     if not scan_layers:
         return config, params
-    return dataclasses.replace(config, scan_layers=True), stack_layers(params)
+    if isinstance(config, KosmosConfig):
+        config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, scan_layers=True))
+    else:
+        config = dataclasses.replace(config, scan_layers=True)
+    return config, _each_decoder(params, stack_layers)
+
+
+def _each_decoder(params: Parameters, change: Callable[[Parameters], Parameters]) -> Parameters:
+    """The parameters with those of the decoder changed: all of them, or the part of a Kosmos."""
+    return change(params) if "trunk" in params else {**params, "decoder": change(params["decoder"])}
+
+
+def _unrolled(params: Parameters) -> Parameters:
+    return unstack_layers(params) if "layers" in params["trunk"] else params
 
 
 def _from_gguf(path: Path) -> tuple[DecoderConfig, Parameters]:
@@ -136,8 +164,11 @@ def _from_gguf(path: Path) -> tuple[DecoderConfig, Parameters]:
     return config, parameters_of(wanted, model.tensors)
 
 
-def _from_folder(folder: Path) -> tuple[DecoderConfig, Parameters]:
-    kind, config = from_settings(read_json(folder / "config.json"), str(folder / "config.json"))
+def _from_folder(folder: Path) -> tuple[DecoderConfig | KosmosConfig, Parameters]:
+    settings, where = read_json(folder / "config.json"), str(folder / "config.json")
+    if settings.get("model_type") == KOSMOS:
+        return _kosmos(folder, kosmos_config(settings, where))
+    kind, config = from_settings(settings, where)
     with opened_tensors(folder) as files:
         held = {name: stored(file, name) for name, file in files.items()}
         prefix = PREFIX[kind]
@@ -145,41 +176,27 @@ def _from_folder(folder: Path) -> tuple[DecoderConfig, Parameters]:
         wanted = {t.name.removeprefix(prefix) if bare else t.name: t for t in tensors(config, kind)}
         copy = OUTPUT if config.tied_embeddings and OUTPUT in held else None
         check_tensors(folder, held, wanted, FLOATS, unused=(copy,) if copy else ())
-        embedding = next(iter(wanted))
-        if copy and not np.array_equal(held[copy].read(), held[embedding].read()):
-            raise ValueError(
-                f"{folder}: tie_word_embeddings is true, and {copy} is another matrix than {embedding}; set it to "
-                "false in config.json, or remove the tensor that does not count"
-            )
+        if copy:
+            _demand_copy(folder, held, copy, next(iter(wanted)), "set it to false in config.json, or ")
         return config, parameters_of(wanted, held)
 
 
-def _to_file(config: DecoderConfig, kind: str, params: Parameters) -> dict[str, np.ndarray]:
-    """The parameters by their names in the file; ValueError where they are not those of the config."""
-    flat = flatten_dict(unstack_layers(params) if "layers" in params["trunk"] else params)
-    wanted = tensors(config, kind)
-    known = {leaf for tensor in wanted for leaf in tensor.leaves}
-    if flat.keys() != known:
-        missing, extra = (
-            some(["/".join(leaf) for leaf in part]) for part in (known - flat.keys(), flat.keys() - known)
-        )
+def _kosmos(folder: Path, config: KosmosConfig) -> tuple[KosmosConfig, Parameters]:
+    with opened_tensors(folder) as files:
+        held = {name: stored(file, name) for name, file in files.items()}
+        wanted = {tensor.name: tensor for tensor in kosmos_tensors(config)}
+        check_tensors(folder, held, wanted, FLOATS, unused=(KOSMOS_OUTPUT, *UNUSED))
+        if KOSMOS_OUTPUT in held:
+            _demand_copy(folder, held, KOSMOS_OUTPUT, KOSMOS_EMBEDDING)
+        return config, parameters_of(wanted, held)
+
+
+def _demand_copy(folder: Path, held: Mapping[str, Stored], copy: str, embedding: str, hint: str = "") -> None:
+    if not np.array_equal(held[copy].read(), held[embedding].read()):
         raise ValueError(
-            f"the parameters are not those of the config: missing {missing}; unknown {extra}. Give the config that "
-            "they were made with"
+            f"{folder}: tie_word_embeddings is true, and {copy} is another matrix than {embedding}; {hint}remove the "
+            "tensor that does not count"
         )
-    arrays = {}
-    for tensor in wanted:
-        parts = [np.asarray(flat[leaf], np.float32) for leaf in tensor.leaves]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-        array = np.ascontiguousarray(joined.T if tensor.transposed else joined)
-        if array.shape != tensor.shape:
-            leaves = " and ".join("/".join(leaf) for leaf in tensor.leaves)
-            raise ValueError(
-                f"{leaves} makes {tensor.name} of shape {list(array.shape)}; the config expects {list(tensor.shape)}: "
-                "give the config that the parameters were made with"
-            )
-        arrays[tensor.name] = array
-    return arrays
 
 
 def _tokenizer_settings(path: Path, config: DecoderConfig, end: int | None, longest: int) -> dict[str, Any]:
@@ -207,37 +224,3 @@ def _tokenizer_settings(path: Path, config: DecoderConfig, end: int | None, long
         # As in training: the name of the end-of-document token inside a text is text.
         "split_special_tokens": True,
     }
-
-
-def _refuse_taken(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already; name another folder, or remove it")
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that becomes it, on the disk, when the block ends well, and is removed otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        _refuse_taken(folder)
-        os.replace(temporary, folder)
-        _flush(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    windows = os.name == "nt"  # it has no such call for folders, and wants a file opened for writing
-    if windows and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -41,6 +41,13 @@ def sinusoidal(positions: Int[Array, "m l"], width: int, dtype: jnp.dtype) -> Fl
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def tensor2tensor(positions: Int[Array, "m l"], width: int, dtype: jnp.dtype) -> Float[Array, "m l d"]:
+    """`sinusoidal` with w_j = 10000^(-2j/(d - 2)), so that the last w is 1/10000: what fairseq and Kosmos-2 compute."""
+    frequencies = 10_000.0 ** (-np.arange(width // 2) / (width // 2 - 1))
+    angles = positions.astype(dtype)[:, :, None] * jnp.asarray(frequencies, dtype)[None, None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
 def slopes(heads: int) -> np.ndarray:
     """ALiBi's penalty a step of distance, by head, [H]: 2^(-8 h / H), h = 1..H (arXiv 2108.12409, section 3).
 

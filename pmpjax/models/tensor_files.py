@@ -3,13 +3,13 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from pmpjax.models.huggingface import Tensor
@@ -85,6 +85,33 @@ def parameters_of(wanted: Mapping[str, Tensor], held: Mapping[str, Stored]) -> d
         parts = np.split(array.T if tensor.transposed else array, len(tensor.leaves), axis=-1)
         leaves.update({leaf: jnp.asarray(part) for leaf, part in zip(tensor.leaves, parts, strict=True)})
     return unflatten_dict(leaves)
+
+
+def arrays_of(wanted: Sequence[Tensor], params: Any) -> dict[str, np.ndarray]:
+    """The parameters of unrolled layers by their names in the file; ValueError where they are not those wanted."""
+    flat = flatten_dict(params)
+    known = {leaf for tensor in wanted for leaf in tensor.leaves}
+    if flat.keys() != known:
+        missing, extra = (
+            some(["/".join(leaf) for leaf in part]) for part in (known - flat.keys(), flat.keys() - known)
+        )
+        raise ValueError(
+            f"the parameters are not those of the config: missing {missing}; unknown {extra}. Give the config that "
+            "they were made with"
+        )
+    arrays = {}
+    for tensor in wanted:
+        parts = [np.asarray(flat[leaf], np.float32) for leaf in tensor.leaves]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        array = np.ascontiguousarray(joined.T if tensor.transposed else joined)
+        if array.shape != tensor.shape:
+            leaves = " and ".join("/".join(leaf) for leaf in tensor.leaves)
+            raise ValueError(
+                f"{leaves} makes {tensor.name} of shape {list(array.shape)}; the config expects {list(tensor.shape)}: "
+                "give the config that the parameters were made with"
+            )
+        arrays[tensor.name] = array
+    return arrays
 
 
 @contextlib.contextmanager

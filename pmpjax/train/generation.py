@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pmpjax.data import Rows
-from pmpjax.models import Decoder, generate, load_pretrained
+from pmpjax.models import Decoder, DecoderConfig, generate, load_pretrained
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.pretrained_tokenizers import chat_ids, pretrained_tokenizer
 from pmpjax.runs import RunError
@@ -62,6 +62,8 @@ def run_generate(config: GenerateConfig) -> str:
     """
     source = exported(config.checkpoint)
     decoder_config, params = load_pretrained(source)
+    if not isinstance(decoder_config, DecoderConfig):
+        raise ValueError(f"{source} holds a Kosmos-2, which reads images as well; name a model of text alone")
     tokenizer = pretrained_tokenizer(source)
     decoder = Decoder(decoder_config)
     if not config.chat:

@@ -16,7 +16,21 @@ from safetensors.numpy import load_file
 
 from pmpjax.data import Rows, load_tokenizer, train_tokenizer
 from pmpjax.data.tokenizer import encode
-from pmpjax.models import Decoder, DecoderConfig, generate, load_pretrained, mean_token_loss, recorded, save_pretrained
+from pmpjax.models import (
+    Decoder,
+    DecoderConfig,
+    ImageRows,
+    Kosmos,
+    KosmosConfig,
+    VisionConfig,
+    generate,
+    load_pretrained,
+    magneto,
+    mean_token_loss,
+    recorded,
+    save_pretrained,
+)
+from tests.models import test_kosmos
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -24,6 +38,7 @@ with warnings.catch_warnings():
     import transformers
 
     from tests.models.golden.make import computed, noisy
+    from tests.models.golden.make_kosmos import computed_kosmos, noisy_kosmos, rows_of
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:::{name}") for name in ("torch", "transformers", "huggingface_hub", "importlib")
@@ -147,3 +162,53 @@ def test_the_tokenizer_and_the_end_of_a_document_go_along(tmp_path):
         name: value for name, value in said[0].items() if name != "rope_theta"
     }
     assert load_pretrained(tmp_path / "again")[0] == config
+
+
+# transformers' own test sizes for Kosmos-2; the second with other options, and heads of another size.
+KOSMOS_TEXT = {"vocab_size": 99, "embed_dim": 32, "layers": 2, "attention_heads": 4, "ffn_dim": 37}
+KOSMOS_TEXT |= {"dropout": 0.0, "attention_dropout": 0.0}
+KOSMOS_VISION = {"image_size": 32, "patch_size": 4, "hidden_size": 32, "num_hidden_layers": 2}
+KOSMOS_VISION |= {"num_attention_heads": 4, "intermediate_size": 37}
+KOSMOS = [
+    {"text_config": KOSMOS_TEXT, "vision_config": KOSMOS_VISION, "latent_query_num": 3},
+    {
+        "text_config": {**KOSMOS_TEXT, "activation_function": "gelu_new", "scale_embedding": False, "pad_token_id": 3},
+        "vision_config": {**KOSMOS_VISION, "hidden_act": "gelu", "patch_size": 8, "num_attention_heads": 2},
+        "latent_query_num": 5,
+    },
+]
+COUNTS, LENGTHS = (1, 3, 0, 2), (12, 31, 8, 24)
+
+
+def kosmos_rows(expected):
+    return ImageRows(*(jnp.asarray(expected[name]) for name in ("tokens", "lengths", "images", "places", "predicted")))
+
+
+@pytest.mark.parametrize("settings", KOSMOS, ids=["default", "options"])
+def test_kosmos_of_transformers_is_the_same_here(settings, tmp_path):
+    model = noisy_kosmos(5, settings)
+    model.save_pretrained(tmp_path / "theirs")
+    config, params = load_pretrained(tmp_path / "theirs")
+    expected = computed_kosmos(model, rows_of(model, 3, COUNTS, LENGTHS))
+    expected = {name: tensor.numpy() for name, tensor in expected.items()}
+    test_kosmos.compare(Kosmos(config), params, expected, kosmos_rows(expected), tmp_path / "gradient")
+
+
+def test_kosmos_of_ours_is_the_same_in_transformers(tmp_path):
+    vision = VisionConfig(size=12, patch=4, width=18, layers=1, heads=3, hidden=20)
+    config = KosmosConfig(magneto(71, 20, 5, layers=2, hidden=33, scan_layers=True), vision, latents=4)
+    kosmos = Kosmos(config)
+    places = jnp.zeros((1, 5), bool)
+    shapes = jax.eval_shape(kosmos.init, jax.random.key(0), places.astype(int), jnp.zeros((1, 1, 12, 12, 3)), places)
+    draw = np.random.default_rng(7)
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * draw.normal(size=leaf.shape), jnp.float32), shapes["params"])
+    save_pretrained(tmp_path / "ours", config, params)
+    model, told = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "ours", output_loading_info=True, attn_implementation="sdpa"
+    )
+    assert not any(told.values()), told
+    assert isinstance(model, transformers.Kosmos2ForConditionalGeneration) and model.dtype == torch.float32
+    model = model.eval()
+    expected = computed_kosmos(model, rows_of(model, 3, COUNTS, (14, 33, 8, 24)))
+    expected = {name: tensor.numpy() for name, tensor in expected.items()}
+    test_kosmos.compare(kosmos, params, expected, kosmos_rows(expected), tmp_path / "gradient")

@@ -253,10 +253,8 @@ class _Seed(NamedTuple):
 
     def _orders(self, texts: Sequence[str]) -> list[list[str]]:
         generator = stage_generator(self.seed, "icl", "orders")
-        return [
-            list(texts),
-            *([texts[i] for i in generator.permutation(len(texts))] for _ in range(self.config.orders - 1)),
-        ]
+        others = [generator.permutation(len(texts)) for _ in range(self.config.orders - 1)]
+        return [list(texts), *([texts[i] for i in order] for order in others)]
 
 
 def shuffled_labels(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

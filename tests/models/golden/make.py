@@ -68,7 +68,11 @@ CONFIGS = {
 
 def noisy(config: transformers.PreTrainedConfig, seed: int) -> transformers.PreTrainedModel:
     """The model in float32, each parameter N(0, s^2) with an s of its own between 0.1 and 0.5; norms around 1."""
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return fill(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), seed)
+
+
+def fill(model: transformers.PreTrainedModel, seed: int) -> transformers.PreTrainedModel:
+    """The model with noise in every parameter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
