@@ -251,10 +251,10 @@ class _Seed(NamedTuple):
         ]
         return texts, int((labels != drawn.labels).sum())
 
-    def _orders(self, texts: Sequence[str]) -> list[list[str]]:
+    def _orders(self, texts: Sequence[str]) -> list[Sequence[str]]:
         generator = stage_generator(self.seed, "icl", "orders")
         others = [generator.permutation(len(texts)) for _ in range(self.config.orders - 1)]
-        return [list(texts), *([texts[i] for i in order] for order in others)]
+        return [texts, *([texts[i] for i in order] for order in others)]
 
 
 def shuffled_labels(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
