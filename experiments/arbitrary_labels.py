@@ -1,6 +1,6 @@
 """Why calibration matters, in one table: SmolLM2 tells food from persons by the arbitrary labels A and B.
 
-`python experiments/arbitrary_labels.py`. Five draws of four demonstrations of each class, their template chosen on
+`python experiments/arbitrary_labels.py`. Five draws of eight demonstrations of each class, template and number chosen on
 training texts. Each method is fitted to 200 training texts and measured on the test split; "supervised" alone sees
 labels. Scores are kept in OUT: a stopped run goes on.
 """
@@ -32,7 +32,7 @@ def main(out: Path) -> None:
     with progress("draws", total=len(SEEDS)) as bar:
         for seed in SEEDS:
             path = out / f"{seed}.npz"
-            shown = draw(task, 4, seed)
+            shown = draw(task, 8, seed)
             train = task.splits["train"]
             fitted = take(task, train[~np.isin(train, shown.index)][:200])
             labels = np.concatenate([fitted.labels, tested.labels])
