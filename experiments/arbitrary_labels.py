@@ -1,7 +1,7 @@
 """Why calibration matters, in one table: SmolLM2 tells food from persons by the arbitrary labels A and B.
 
-`python experiments/arbitrary_labels.py`. Five draws of eight demonstrations of each class, template and number chosen on
-training texts. Each method is fitted to 200 training texts and measured on the test split; "supervised" alone sees
+`python experiments/arbitrary_labels.py`. Five draws of eight demonstrations of each class, template and number chosen
+on training texts. Each method is fitted to 200 training texts and measured on the test split; "supervised" alone sees
 labels. Scores are kept in OUT: a stopped run goes on.
 """
 

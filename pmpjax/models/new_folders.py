@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pmpjax.runs.files import flush
+
 
 def refuse_taken(folder: Path) -> None:
     """Raises FileExistsError for a folder with something in it."""
@@ -23,20 +25,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+            flush(path)
         refuse_taken(folder)
         os.replace(temporary, folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    windows = os.name == "nt"  # it has no such call for folders, and wants a file opened for writing
-    if windows and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

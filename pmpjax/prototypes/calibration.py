@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pmpjax.prototypes.mixture import Covariance, Mixture, fit_from_many_starts, log_densities
+from pmpjax.prototypes.quasi_newton import minimised
 from pmpjax.runs.precision import double_precision
 
 Method = Literal["argmax", "contextual", "batch", "prototypical", "supervised"]
@@ -247,16 +248,7 @@ def _fitted(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarr
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
             return jnp.mean(losses) + penalty * (jnp.sum((scale - 1) ** 2) + jnp.sum(shift**2))
 
-        solver = optax.lbfgs()
-        value_and_grad = optax.value_and_grad_from_state(loss)
-
-        def step(carry: Any, _: None) -> tuple[Any, None]:
-            params, state = carry
-            value, gradient = value_and_grad(params, state=state)
-            updates, state = solver.update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
-            return (optax.apply_updates(params, updates), state), None
-
         start = (jnp.ones(x.shape[1]), jnp.zeros(x.shape[1]))
-        (params, _), _ = jax.lax.scan(step, (start, solver.init(start)), None, length=_STEPS)
+        params = minimised(loss, start, _STEPS)
         scale, shift = (np.asarray(part) for part in params)
     return scale, shift
