@@ -147,7 +147,9 @@ def search(
 
         length = (now.step + 1).astype(dtype)
         ending, last = is_end(token, ends), now.step == steps - 1
-        completes = (ending | last) & (jnp.arange(keep) < size) & (best > -jnp.inf) & ~now.done[..., None]
+        completes = (
+            (ending | last) & (jnp.arange(keep) < size)[None, None, :] & (best > -jnp.inf) & ~now.done[..., None]
+        )
         new = Found(
             texts,
             jnp.full(token.shape, now.step + 1),
@@ -171,7 +173,7 @@ def search(
             at = place.reshape(*place.shape, *(1,) * (part.ndim - 3))
             return jnp.take_along_axis(part, at, axis=2)
 
-        parents = onward(beam) + size * jnp.arange(groups)[:, None] + beams.size * jnp.arange(n)[:, None, None]
+        parents = onward(beam) + size * jnp.arange(groups)[None, :, None] + beams.size * jnp.arange(n)[:, None, None]
         parents, follow = parents.reshape(-1), onward(token).reshape(-1)
         masks = jax.tree.map(lambda leaf: leaf[parents], now.mask)
         logits, cache = advance(follow, take_rows(now.cache, parents))

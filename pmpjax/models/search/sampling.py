@@ -55,7 +55,7 @@ def restrict(
     last = jnp.where(jnp.asarray(top_k) > 0, jnp.minimum(top_k, vocabulary) - 1, vocabulary - 1)
     least = jnp.take(ordered, last, axis=-1)[..., None]
     ordered = jnp.where(ordered < least, -jnp.inf, ordered)
-    probability = _softmax(ordered)
+    probability = jnp.exp(_normalised(ordered))
     before = jnp.cumsum(probability, axis=-1) - probability
     # At top_p 1 a sum that rounds to 1 would cut the tail.
     kept = (before < top_p) | (jnp.asarray(top_p) >= 1)
@@ -63,11 +63,6 @@ def restrict(
     drawn_from = jnp.where(scaled < least, -jnp.inf, scaled)
     best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), vocabulary, dtype=bool) & (logits > -jnp.inf)
     return jnp.where(jnp.asarray(temperature) > 0, drawn_from, jnp.where(best, 0.0, -jnp.inf))
-
-
-def _softmax(logits: Array) -> Array:
-    """Softmax, and 0 throughout where all logits are -inf."""
-    return jax.nn.softmax(logits, axis=-1, where=logits > -jnp.inf, initial=-jnp.inf)
 
 
 def support(
