@@ -17,6 +17,7 @@ from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig, generation
 from pmpjax.train import pretraining as module
 from pmpjax.train.corpus import CorpusConfig
+from pmpjax.models.search import Ending, Sampled
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, build_export, load_trained, run
@@ -106,9 +107,9 @@ def test_the_exports_tokenizer_begins_no_text_as_the_corpus_began_none(config, w
 
     def record(_, params, prompts, steps, **kept):
         given.extend(prompts.tokens[0].tolist())
-        return np.zeros((1, steps), np.int32)
+        return Sampled(np.zeros((1, 1), np.int32), np.ones(1, int), np.zeros((1, 1)), np.full(1, Ending.ENDED))
 
-    monkeypatch.setattr(generation, "generate", record)
+    monkeypatch.setattr(generation, "sample", record)
     for folder in (tmp_path / "export", out):
         given.clear()
         run_generate(GenerateConfig(folder, "the gradient"))

@@ -1,6 +1,7 @@
 """Beam search and diverse beam search over any model that has a cache."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,9 +16,16 @@ from pmpjax.models.search.masks import TokenMask, after_rows, allowed_rows, begi
 from pmpjax.models.search.rollout import Advance, Start
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["diversity", "length_penalty"],
+    meta_fields=["size", "groups", "early_stopping"],
+)
 @dataclasses.dataclass(frozen=True)
 class Beams:
     """What a beam search keeps, and how it compares texts.
+
+    `diversity` and `length_penalty` may be traced: other values need no compilation.
 
     Attributes:
         size: texts that are kept in each step, of all groups together.
@@ -34,8 +42,8 @@ class Beams:
 
     size: int = 4
     groups: int = 1
-    diversity: float = 0.0
-    length_penalty: float = 1.0
+    diversity: float | Array = 0.0
+    length_penalty: float | Array = 1.0
     early_stopping: bool | Literal["never"] = False
 
     def __post_init__(self):
@@ -44,7 +52,10 @@ class Beams:
                 f"the groups must divide the beams: found {self.size} beams in {self.groups} groups; take "
                 f"{max(1, self.groups) * max(1, round(self.size / max(1, self.groups)))} beams, or 1 group"
             )
-        if not (math.isfinite(self.length_penalty) and math.isfinite(self.diversity) and self.diversity >= 0):
+        # Inside a compiled function these two are arrays, whose values were checked outside.
+        known = [value for value in (self.length_penalty, self.diversity) if isinstance(value, (int, float))]
+        negative = isinstance(self.diversity, (int, float)) and self.diversity < 0
+        if negative or not all(map(math.isfinite, known)):
             raise ValueError(
                 f"length_penalty must be finite, and diversity finite and not negative; found {self.length_penalty} "
                 f"and {self.diversity}"
@@ -162,7 +173,8 @@ def search(
         # Whose score could still rise: in transformers 5.24 the beams that go on, in 4.36, which still has groups, the
         # texts that end in this step too.
         hope = best[..., 0] if groups > 1 else open_best[..., 0]
-        at = float(steps) if beams.early_stopping == "never" and beams.length_penalty > 0 else length
+        longest = (beams.early_stopping == "never") & (jnp.asarray(beams.length_penalty) > 0)
+        at = jnp.where(longest, steps, length)
         worst = complete.scores[..., -1]
         hopeless = hope / at**beams.length_penalty <= worst
         full = worst > -jnp.inf

@@ -117,7 +117,7 @@ def beam_search(
     return _beam_search(decoder, params, prompts, steps, beams, tuple(ends), mask, attached)
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "steps", "beams", "ends", "mask"))
+@functools.partial(jax.jit, static_argnames=("decoder", "steps", "ends", "mask"))
 def _beam_search(
     decoder: Decoder,
     params: Parameters,
