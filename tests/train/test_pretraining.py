@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, processors
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import PackedRows, Rows
 from pmpjax.models import Decoder, load_pretrained, mean_token_loss
+from pmpjax.models.search import Ending, Sampled
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig, generation
 from pmpjax.train import pretraining as module
 from pmpjax.train.corpus import CorpusConfig
-from pmpjax.models.search import Ending, Sampled
 from pmpjax.train.generation import GenerateConfig, run_generate
 from pmpjax.train.model import ModelConfig
 from pmpjax.train.pretraining import TrainConfig, build_export, load_trained, run

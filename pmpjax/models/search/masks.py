@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int
 
 
@@ -96,8 +97,13 @@ def no_repeat(size: int, vocabulary: int) -> TokenMask:
     return TokenMask(begin, allowed, after)
 
 
-def automaton(allowed: Bool[Array, "s v"], after: Int[Array, "s v"], begin: int = 0) -> TokenMask:
+def automaton(allowed: ArrayLike, after: ArrayLike, begin: int = 0) -> TokenMask:
     """The mask of a finite automaton: in state s the tokens allowed[s], and token a leads to state after[s, a].
+
+    Args:
+        allowed: [states, V] bool.
+        after: [states, V] integers; read where `allowed` is true.
+        begin: the state after the prompt, whatever it is.
 
     >>> import jax.numpy as jnp
     >>> alternating = automaton(jnp.array([[True, False], [False, True]]), jnp.array([[1, 1], [0, 0]]))

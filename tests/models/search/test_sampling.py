@@ -17,7 +17,7 @@ SETTINGS = [
     (Sampling(top_p=0.6), [1, 3]),
     (Sampling(top_p=0.7), [1, 2, 3]),
     (Sampling(temperature=0.5, top_p=0.6), [1]),
-    (Sampling(temperature=2.0, top_k=4, top_p=0.8), [1, 2, 3, 4]),
+    (Sampling(temperature=2.0, top_k=4, top_p=0.8), [1, 2, 3]),
     (Sampling(top_p=1e-6), [1]),
     (Sampling(temperature=0.0), [1]),
 ]
