@@ -23,8 +23,8 @@ def generate(
 ) -> Int[Array, "n steps"]:
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
-    `pmpjax.models.search.sample` also gives their log-probabilities, ends with the document, takes a mask, and says which
-    rows end because logits were not finite; here their tokens are 0 from there on.
+    `pmpjax.models.search.sample` also gives their log-probabilities, ends with the document, takes a mask, and says
+    which rows end because logits were not finite; here their tokens are 0 from there on.
 
     Args:
         prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read. Their

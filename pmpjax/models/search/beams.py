@@ -131,7 +131,7 @@ def search(
         log_p = jax.nn.log_softmax(now.logits, axis=-1)
         broken = not_finite(now.logits)
         log_p = jnp.where(broken[:, None], -jnp.inf, log_p)
-        allowed = allowed_rows(mask, now.mask, log_p.shape)
+        allowed = allowed_rows(mask, now.mask, (len(rows), vocabulary))
         log_p = (log_p if allowed is None else jnp.where(allowed, log_p, -jnp.inf)).reshape(n, groups, size, -1)
         broken = broken.reshape(n, groups, size) & (now.scores > -jnp.inf)
 

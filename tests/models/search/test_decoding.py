@@ -10,6 +10,7 @@ import pytest
 
 from pmpjax.data import Rows
 from pmpjax.models import Decoder, DecoderConfig, generate, initialise, stack_layers
+from pmpjax.models.layers import apply
 from pmpjax.models.search import Beams, Sampling, beam_search, no_repeat, sample
 from pmpjax.models.search.sampling import log_probabilities
 
@@ -28,7 +29,7 @@ def read_again(tokens, length):
     """Logits before each of the tokens that follow a prompt."""
     decoder, params = built()
     whole = jnp.concatenate([PROMPTS.tokens[:, :length], tokens], axis=1)
-    return decoder.apply({"params": params}, whole)[:, length - 1 : -1]
+    return apply(decoder, params, whole)[:, length - 1 : -1]
 
 
 def test_log_probabilities_are_those_of_reading_the_text_at_once():
