@@ -98,7 +98,7 @@ def read_by_the_model(folder, monkeypatch):
     """The ids that the model is given for the prompt "the <s> cat", and those of that text alone."""
     given = []
 
-    def record(decoder, params, prompts, steps, **_):
+    def record(decoder, params, prompts, steps, *_, **__):
         given.extend(prompts.tokens[0, : int(prompts.lengths[0])].tolist())
         return sampled([0], [Ending.ENDED])
 

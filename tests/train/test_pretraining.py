@@ -105,7 +105,7 @@ def test_the_exports_tokenizer_begins_no_text_as_the_corpus_began_none(config, w
     build_export(decoder, tmp_path, metrics["corpus"], out / "train", 16, tmp_path / "export")
     given = []
 
-    def record(_, params, prompts, steps, **kept):
+    def record(decoder, params, prompts, steps, *_, **__):
         given.extend(prompts.tokens[0].tolist())
         return Sampled(np.zeros((1, 1), np.int32), np.ones(1, int), np.zeros((1, 1)), np.full(1, Ending.ENDED))
 
