@@ -47,7 +47,7 @@ def test_the_end_of_a_document_ends_the_text(parts, monkeypatch):
 def sampled(tokens, status):
     """One text, as `sample` returns it."""
     return Sampled(
-        np.asarray([tokens], np.int32), np.asarray([len(tokens)]), np.zeros((1, len(tokens))), np.asarray(status)
+        jnp.asarray([tokens], jnp.int32), jnp.asarray([len(tokens)]), jnp.zeros((1, len(tokens))), jnp.asarray(status)
     )
 
 

@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
@@ -107,7 +108,7 @@ def test_the_exports_tokenizer_begins_no_text_as_the_corpus_began_none(config, w
 
     def record(decoder, params, prompts, steps, *_, **__):
         given.extend(prompts.tokens[0].tolist())
-        return Sampled(np.zeros((1, 1), np.int32), np.ones(1, int), np.zeros((1, 1)), np.full(1, Ending.ENDED))
+        return Sampled(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, int), jnp.zeros((1, 1)), jnp.full(1, Ending.ENDED))
 
     monkeypatch.setattr(generation, "sample", record)
     for folder in (tmp_path / "export", out):
