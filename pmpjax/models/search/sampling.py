@@ -86,7 +86,7 @@ def log_probabilities(
 
     >>> import jax.numpy as jnp
     >>> log_p = log_probabilities(jnp.log(jnp.array([0.5, 0.3, 0.2])), Sampling(top_p=0.6))
-    >>> jnp.exp(log_p).round(3).tolist()
+    >>> [round(p, 3) for p in jnp.exp(log_p).tolist()]
     [0.625, 0.375, 0.0]
     """
     return _normalised(restrict(logits, Sampling() if sampling is None else sampling, allowed))
