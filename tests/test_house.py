@@ -167,6 +167,7 @@ COVERED_BY = {
     "pmpjax/models/layers": "tests/models/test_decoder.py",
     "pmpjax/models/losses": "tests/models/test_decoder.py",
     "pmpjax/models/positions": "tests/models/test_decoder.py",
+    "pmpjax/models/search/endings": "tests/models/search/test_rollout.py",
     "pmpjax/models/scorer": "tests/models/test_decoder.py",
     "pmpjax/models/config": "tests/models/test_options.py",
     "pmpjax/models/encoder_files": "tests/models/test_encoder.py",

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from pmpjax.models.attention import Attached
 from pmpjax.models.config import DecoderConfig
@@ -35,3 +36,26 @@ def empty_cache(config: DecoderConfig, rows: int, length: int, attached: Attache
         return Cache(part, part, lengths, attached)
     parts = [jnp.zeros(shape, dtype) for _ in range(config.layers)]
     return Cache(parts, list(parts), lengths, attached)
+
+
+def take_rows(cache: Any, rows: Int[Array, " r"]) -> Any:
+    """The cache of rows[0], rows[1], ...: of a `Cache`, or of any pytree of leaves [N, ...].
+
+    >>> import jax.numpy as jnp
+    >>> take_rows({"seen": jnp.array([[1], [2]])}, jnp.array([1, 1, 0]))["seen"].tolist()
+    [[2], [2], [1]]
+    """
+
+    def take(leaf: Array) -> Array:
+        return jnp.take(leaf, rows, axis=0)
+
+    if not isinstance(cache, Cache):
+        return jax.tree.map(take, cache)
+    keys, values = (
+        jax.tree.map(take, part) if isinstance(part, list) else jnp.take(part, rows, axis=1)  # [layers, N, ...]
+        for part in (cache.keys, cache.values)
+    )
+    attached = cache.attached
+    if attached is not None and len(attached.first) > 1:
+        attached = attached._replace(first=take(attached.first))
+    return Cache(keys, values, take(cache.lengths), attached)

@@ -1,18 +1,12 @@
 """Writing on from a prompt, token by token, with a cache of keys and values."""
 
-import functools
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from pmpjax.models.attention import Attached
-from pmpjax.models.cache import empty_cache
 from pmpjax.models.decoder import Decoder
-from pmpjax.models.layers import apply
 from pmpjax.models.losses import Parameters, TokenRows
+from pmpjax.models.search.decoding import sample
+from pmpjax.models.search.sampling import Sampling
 
 
 def generate(
@@ -28,6 +22,9 @@ def generate(
     attached: Attached | None = None,
 ) -> Int[Array, "n steps"]:
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
+
+    `pmpjax.models.search.sample` also gives their log-probabilities, ends with the document, takes a mask, and says
+    which rows end because logits were not finite; here their tokens are 0 from there on.
 
     Args:
         prompts: rows of any lengths, at least one token each; what lies behind a row's length is not read. Their
@@ -50,59 +47,5 @@ def generate(
     >>> generate(decoder, initialise(decoder, jax.random.key(0), prompts.tokens), prompts, 5).shape
     (2, 5)
     """
-    length, config = prompts.tokens.shape[1], decoder.config
-    before = 0 if attached is None or isinstance(attached.first, Tracer) else int(attached.first.max())
-    if config.positions == "learned" and before + length + steps > config.max_length:
-        behind = f" behind {before} attached positions" if before else ""
-        raise ValueError(
-            f"a prompt of {length} tokens and {steps} more{behind} are over the model's max_length, "
-            f"{config.max_length}; shorten either"
-        )
-    sampling = (key, temperature, top_k, top_p)
-    return _generate(decoder, params, prompts, steps, *sampling, attached)
-
-
-@functools.partial(jax.jit, static_argnames=("decoder", "steps", "top_k"))
-def _generate(
-    decoder: Decoder,
-    params: Parameters,
-    prompts: TokenRows,
-    steps: int,
-    key: Array | None,
-    temperature: float | Array,
-    top_k: int,
-    top_p: float | Array,
-    attached: Attached | None,
-) -> Int[Array, "n steps"]:
-    n, length = prompts.tokens.shape[:2]
-    lengths = jnp.asarray(prompts.lengths, jnp.int32)
-    logits, cache = apply(
-        decoder, params, prompts.tokens, cache=empty_cache(decoder.config, n, length + steps, attached)
-    )
-    # The next token is written behind each row's own text; padding that the cache holds there is written over.
-    cache = cache._replace(lengths=lengths)
-    last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    keys = jax.random.split(jax.random.key(0) if key is None else key, steps)
-
-    def step(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
-        cache, logits = carry
-        token = _sample(key, logits, temperature, top_k, top_p)
-        logits, cache = apply(decoder, params, token[:, None], cache=cache)
-        return (cache, logits[:, 0]), token
-
-    _, tokens = jax.lax.scan(step, (cache, last), keys)
-    return tokens.T
-
-
-def _sample(key: Array, logits: Array, temperature: float | Array, top_k: int, top_p: float | Array) -> Array:
-    best = jnp.argmax(logits, axis=-1)
-    scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
-    if top_k:
-        least = jax.lax.top_k(scaled, min(top_k, scaled.shape[-1]))[0][:, -1:]
-        scaled = jnp.where(scaled < least, -jnp.inf, scaled)
-    ordered = jnp.sort(scaled, axis=-1)[:, ::-1]
-    probability = jax.nn.softmax(ordered, axis=-1)
-    before = jnp.cumsum(probability, axis=-1) - probability
-    least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-    drawn = jax.random.categorical(key, jnp.where(scaled < least, -jnp.inf, scaled), axis=-1)
-    return jnp.where(temperature > 0, drawn, best).astype(jnp.int32)
+    sampling = Sampling(temperature, top_k, top_p)
+    return sample(decoder, params, prompts, steps, sampling, key=key, attached=attached).tokens

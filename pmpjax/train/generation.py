@@ -1,6 +1,7 @@
 """Text from a trained model: `pmpjax generate`, and the sample at the end of a training run."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pmpjax.data import Rows
-from pmpjax.models import Decoder, DecoderConfig, generate, load_pretrained
+from pmpjax.models import Decoder, DecoderConfig, load_pretrained
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.pretrained_tokenizers import chat_ids, pretrained_tokenizer
+from pmpjax.models.search import Beams, Ending, Sampling, beam_search, no_repeat, sample
 from pmpjax.runs import RunError
 
 _FILES = ("config.json", "tokenizer.json")  # and the parameters, in one file or several
@@ -32,6 +34,11 @@ class GenerateConfig:
         top_k: only the k most probable tokens count; 0 takes all.
         top_p: only the most probable tokens that together have this probability count.
         seed: of the draws.
+        beams: above 1, the best text that a search with so many beams finds, in place of one that is drawn;
+            temperature, top_k, top_p and seed are then not used.
+        no_repeat: no so many tokens in a row come twice, the prompt's among them; 0: they may.
+        length_penalty: of beams: a text's log-probability is divided by length to this power; above 0 favours long
+            texts, below 0 short ones.
     """
 
     checkpoint: Path
@@ -42,8 +49,16 @@ class GenerateConfig:
     top_k: int = 0
     top_p: float = 0.95
     seed: int = 0
+    beams: int = 1
+    no_repeat: int = 0
+    length_penalty: float = 1.0
 
     def __post_init__(self):
+        if self.beams < 1 or self.no_repeat < 0 or not math.isfinite(self.length_penalty):
+            raise ValueError(
+                "beams must be positive, no_repeat not negative and length_penalty finite: found beams "
+                f"{self.beams}, no_repeat {self.no_repeat}, length_penalty {self.length_penalty}"
+            )
         if self.tokens < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.seed < 0:
             raise ValueError(
                 "tokens must be positive, temperature, top_k and seed not negative, and top_p in (0, 1]: found tokens "
@@ -112,17 +127,21 @@ def _written(decoder: Decoder, params: Any, tokenizer: Tokenizer, ids: list[int]
             "give the tokenizer.json that it was trained with"
         )
     prompts = Rows(np.asarray([ids], np.int32), np.asarray([len(ids)], np.int32))
-    drawn = generate(
-        decoder,
-        params,
-        prompts,
-        config.tokens,
-        key=jax.random.key(config.seed),
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-    )
-    written = np.asarray(drawn[0]).tolist()
     special = {token for token, content in tokenizer.get_added_tokens_decoder().items() if content.special}
-    ends = [place for place, token in enumerate(written) if token in special]
-    return written[: ends[0]] if ends else written
+    ends = tuple(sorted(token for token in special if token < decoder.config.vocabulary))
+    mask = no_repeat(config.no_repeat, decoder.config.vocabulary) if config.no_repeat else None
+    if config.beams > 1:
+        beams = Beams(config.beams, length_penalty=config.length_penalty)
+        found = beam_search(decoder, params, prompts, config.tokens, beams, ends=ends, mask=mask)
+        written = jax.tree.map(lambda part: part[0, 0], found)  # the best one
+    else:
+        sampling = Sampling(config.temperature, config.top_k, config.top_p)
+        key = jax.random.key(config.seed)
+        drawn = sample(decoder, params, prompts, config.tokens, sampling, key=key, ends=ends, mask=mask)
+        written = jax.tree.map(lambda part: part[0], drawn)
+    if int(written.status) == Ending.NOT_FINITE:
+        raise ValueError(
+            f"the model's logits are not finite after {int(written.lengths)} tokens; its parameters may hold NaN"
+        )
+    tokens = np.asarray(written.tokens)[: int(written.lengths)].tolist()
+    return tokens[:-1] if int(written.status) == Ending.ENDED else tokens

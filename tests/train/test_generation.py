@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
 
-from pmpjax.data import train_tokenizer
+from pmpjax.data import Rows, train_tokenizer
 from pmpjax.models import Decoder, DecoderConfig, initialise, save_pretrained
 from pmpjax.models.pretrained_tokenizers import pretrained_tokenizer
+from pmpjax.models.search import Beams, Ending, Sampled, beam_search, no_repeat
 from pmpjax.runs import RunError
 from pmpjax.train import generation
 from pmpjax.train.generation import GenerateConfig, exported, run_generate, write_on
@@ -38,9 +39,33 @@ def test_it_goes_on_from_the_prompt_and_the_seed_decides(parts):
 def test_the_end_of_a_document_ends_the_text(parts, monkeypatch):
     _, tokenizer = parts
     cat = tokenizer.encode("cat").ids
-    drawn = np.asarray([[*cat, 0, *cat, *cat]])
-    monkeypatch.setattr("pmpjax.train.generation.generate", lambda *_, **__: drawn)
+    drawn = sampled([*cat, 0], [Ending.ENDED])
+    monkeypatch.setattr("pmpjax.train.generation.sample", lambda *_, **__: drawn)
     assert write_on(DECODER, *parts, settings(prompt="the ")) == "the cat"
+
+
+def sampled(tokens, status):
+    """One text, as `sample` returns it."""
+    return Sampled(
+        jnp.asarray([tokens], jnp.int32), jnp.asarray([len(tokens)]), jnp.zeros((1, len(tokens))), jnp.asarray(status)
+    )
+
+
+def test_beams_and_what_must_not_be_repeated(parts):
+    params, tokenizer = parts
+    ids = tokenizer.encode("the cat").ids
+    prompts = Rows(np.asarray([ids], np.int32), np.asarray([len(ids)], np.int32))
+    best = beam_search(DECODER, params, prompts, 6, Beams(3, length_penalty=-1.0), ends=(0,), mask=no_repeat(1, 270))
+    found = write_on(DECODER, *parts, settings(prompt="the cat", beams=3, no_repeat=1, length_penalty=-1.0))
+    tokens = np.asarray(best.tokens[0, 0])[: int(best.lengths[0, 0])]
+    assert found == tokenizer.decode([*ids, *tokens[tokens > 0]])
+    once = generation._written(DECODER, params, tokenizer, [*ids], settings(tokens=30, no_repeat=1))
+    assert len({*once, *ids}) == len(once) + len(set(ids)) > 5
+    with pytest.raises(ValueError, match="beams must be positive, no_repeat not negative and length_penalty finite"):
+        settings(beams=0)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    with pytest.raises(ValueError, match="logits are not finite after 0 tokens"):
+        write_on(DECODER, broken, tokenizer, settings())
 
 
 def add_ends(tokenizer, *, sequence):
@@ -73,11 +98,11 @@ def read_by_the_model(folder, monkeypatch):
     """The ids that the model is given for the prompt "the <s> cat", and those of that text alone."""
     given = []
 
-    def record(decoder, params, prompts, steps, **_):
+    def record(decoder, params, prompts, steps, *_, **__):
         given.extend(prompts.tokens[0, : int(prompts.lengths[0])].tolist())
-        return np.zeros((1, steps), np.int32)
+        return sampled([0], [Ending.ENDED])
 
-    monkeypatch.setattr(generation, "generate", record)
+    monkeypatch.setattr(generation, "sample", record)
     assert run_generate(GenerateConfig(folder, "the <s> cat")) == "the <s> cat"
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     plain.post_processor = processors.ByteLevel()

@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, processors
 from pmpjax.costs.utilisation import peak_flops
 from pmpjax.data import PackedRows, Rows
 from pmpjax.models import Decoder, load_pretrained, mean_token_loss
+from pmpjax.models.search import Ending, Sampled
 from pmpjax.runs import RunError
 from pmpjax.runs.metrics import read_metrics
 from pmpjax.train import MeshConfig, OptimizerConfig, generation
@@ -104,11 +106,11 @@ def test_the_exports_tokenizer_begins_no_text_as_the_corpus_began_none(config, w
     build_export(decoder, tmp_path, metrics["corpus"], out / "train", 16, tmp_path / "export")
     given = []
 
-    def record(_, params, prompts, steps, **kept):
+    def record(decoder, params, prompts, steps, *_, **__):
         given.extend(prompts.tokens[0].tolist())
-        return np.zeros((1, steps), np.int32)
+        return Sampled(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, int), jnp.zeros((1, 1)), jnp.full(1, Ending.ENDED))
 
-    monkeypatch.setattr(generation, "generate", record)
+    monkeypatch.setattr(generation, "sample", record)
     for folder in (tmp_path / "export", out):
         given.clear()
         run_generate(GenerateConfig(folder, "the gradient"))
