@@ -32,7 +32,7 @@ class PredictConfig:
         run: directory of `pmpjax prototypes fit`.
         text: its column with the texts; as in the fit if absent.
         threshold: below this probability a text is marked as abstained.
-        out: the .csv file; beside the table, as NAME.predicted.csv, if absent.
+        out: the .csv file; NAME.predicted.csv in the table's folder if absent.
     """
 
     data: tyro.conf.Positional[Path]

@@ -28,6 +28,8 @@ class Training:
         batch: texts in a step.
         learning_rate: of AdamW on the encoder; prototypes and head have ten times as much.
         concentration: alpha of the prototypes that are grown while the encoder is trained.
+        temperature: T of the loss. Prototypes lie among the very texts that are trained on, and of one text a class
+            they are those texts: at T = 1 the loss is about 0 from the beginning, and nothing is learned.
         seed: of the order of the texts.
     """
 
@@ -36,14 +38,17 @@ class Training:
     batch: int = 16
     learning_rate: float = 3e-5
     concentration: float = 1e-3
+    temperature: float = 5.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or self.learning_rate <= 0:
+        if self.epochs < 1 or self.batch < 1 or self.learning_rate <= 0 or self.temperature <= 0:
             raise ValueError(
                 f"epochs {self.epochs} and batch {self.batch} must be at least 1, learning_rate {self.learning_rate} "
-                "above 0"
+                f"and temperature {self.temperature} above 0"
             )
+        if self.readout not in ("prototypes", "linear"):
+            raise ValueError(f"readout is {self.readout!r}, expected 'prototypes' or 'linear'")
 
 
 class Trained(NamedTuple):
@@ -83,7 +88,7 @@ def train_encoder(
     policy: Policy = Policy(),
     bar: Bar | None = None,
 ) -> Trained:
-    """AdamW on theta and the readout: mean_n -log p(y_n | f_theta(x_n)), a step for each batch.
+    """AdamW on theta and the readout: mean_n -log softmax_y (log p(y | f_theta(x_n)) / T) at y_n, a step a batch.
 
     At the beginning of each epoch all texts are embedded and the prototypes fitted to them (creation, pruning, and
     refinement, without gradients through these choices); within it, points and log-weights are trained with the
@@ -106,7 +111,7 @@ def train_encoder(
     readout: Any = None
     optimizer = _optimizer(training.learning_rate)
     state: Any = None
-    step = functools.partial(_step, encoder.embed, optimizer, classes)
+    step = functools.partial(_step, encoder.embed, optimizer, classes, training.temperature)
     for _ in range(training.epochs):
         if readout is None or training.readout == "prototypes":
             vectors = embed_texts(encoder._replace(params=params), texts)
@@ -149,12 +154,14 @@ def _optimizer(learning_rate: float) -> optax.GradientTransformation:
     return optax.multi_transform(rates, ("encoder", "readout"))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _step(embed, optimizer, classes, params, readout, state, tokens, lengths, labels, weights):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _step(embed, optimizer, classes, temperature, params, readout, state, tokens, lengths, labels, weights):
     def loss(trained: Any) -> Array:
         params, own = trained
         states = embed(params, tokens, lengths)
-        found = readout_log_probabilities(_with(readout, own), states, classes)
+        found = jax.nn.log_softmax(
+            readout_log_probabilities(_with(readout, own), states, classes) / temperature, axis=1
+        )
         return -jnp.sum(weights * jnp.take_along_axis(found, labels[:, None], axis=1)[:, 0]) / jnp.sum(weights)
 
     trained = (params, _trainable(readout))

@@ -60,5 +60,5 @@ def test_what_cannot_be_predicted_is_refused(fitted, tmp_path):
     (tmp_path / "digits" / "fit").mkdir(parents=True)
     write_json(tmp_path / "digits" / "config.json", dataclasses.asdict(fitted.config) | {"data": "digits:1,2"})
     refused(ValueError, "numbers of the task 'digits', and a table has texts", run=tmp_path / "digits")
-    with pytest.raises(ValueError, match="threshold is 1.5"):
+    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
         PredictConfig(tmp_path / "new.csv", fitted.run, threshold=1.5)
