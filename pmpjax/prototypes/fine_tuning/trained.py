@@ -38,7 +38,7 @@ class Training:
     batch: int = 16
     learning_rate: float = 3e-5
     concentration: float = 1e-3
-    temperature: float = 5.0
+    temperature: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,13 +11,20 @@ def test_a_finished_run_is_shown_and_predicts(fitted, tmp_path, capsys):
     options += ["--concentration", "0.01", "--out", str(fitted.run)]
     assert main(["prototypes", "fit", config.data, *options]) == 0
     shown = capsys.readouterr().out.replace("\n", " ")
-    for words in ("logistic regression", "100.0%", "temperature", "report.html", "2 classes"):
+    for words in (
+        "logistic regression",
+        f"{fitted.metrics['accuracy']:.1%}",
+        "temperature",
+        "report.html",
+        "2 classes",
+    ):
         assert words in shown
     (tmp_path / "new.csv").write_text("sentence\na b a\nd c\n \n")
     again = ["--run", str(fitted.run), "--threshold", "0.1"]
     assert main(["prototypes", "predict", str(tmp_path / "new.csv"), *again]) == 0
     shown = capsys.readouterr().out
-    assert "<b>first</b>: 1, <b>second</b>: 1" in shown and "new.predicted.csv" in shown
+    assert "<b>first</b>:" in shown and "1, listed in" in shown and "abstained" in shown
+    assert (tmp_path / "new.predicted.csv").read_text().count("\n") == 3
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def encoder():
 
 
 def settings(**changes):
-    return Training(**{"epochs": 1, "batch": 12, "learning_rate": 0.01} | changes)
+    return Training(**{"epochs": 1, "batch": 12, "learning_rate": 0.01, "temperature": 5.0} | changes)
 
 
 def trained(**changes):
@@ -80,7 +80,7 @@ def test_one_text_a_class_is_learned_from_at_the_temperature_of_the_loss():
     texts, labels = [TEXTS[0], TEXTS[-1]], np.arange(2)
     losses = [
         train_encoder(encoder(), texts, labels, settings(batch=2, temperature=t), policy=POLICY).losses[0]
-        for t in (1.0, 5.0)
+        for t in (1.0, 10.0)
     ]
     assert losses[0] < 1e-6 and losses[1] > 1e-2
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_trained_is_refused():
         with pytest.raises(ValueError, match="of two classes at least"):
             train_encoder(encoder(), texts, labels, settings(), policy=POLICY)
     with pytest.raises(ValueError, match="lower the learning rate"):
-        trained(readout="linear", learning_rate=1e38, batch=6)
+        trained(readout="linear", learning_rate=3e37, batch=6)
     for wrong in ({"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Training(**wrong)
