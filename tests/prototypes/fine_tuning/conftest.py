@@ -1,11 +1,14 @@
 """A tiny BERT, a table of its words in two classes, and a run of `pmpjax prototypes fit` on them."""
 
+import functools
 import itertools
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from pmpjax.prototypes.fine_tuning import work
+from pmpjax.prototypes.fine_tuning.fit import Policy
 from pmpjax.prototypes.fine_tuning.work import FitConfig, run_fit
 from tests.models.test_encoder import write
 from tests.prototypes.fine_tuning.bars import Bars
@@ -31,6 +34,14 @@ def table(path):
     ]
     path.write_text("\n".join(["number,sentence,kind", *rows]) + "\n")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_steps():
+    """Runs fit without L-BFGS, whose compilation for each number of texts takes seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(work, "Policy", functools.partial(Policy, steps=0))
+        yield
 
 
 @pytest.fixture(scope="session")

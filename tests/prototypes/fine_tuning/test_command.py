@@ -15,7 +15,7 @@ def test_a_finished_run_is_shown_and_predicts(fitted, tmp_path, capsys):
         "logistic regression",
         f"{fitted.metrics['accuracy']:.1%}",
         "temperature",
-        "report.html",
+        "report",
         "2 classes",
     ):
         assert words in shown

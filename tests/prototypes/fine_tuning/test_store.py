@@ -116,4 +116,4 @@ def test_the_penalty_is_that_of_near_pairs(float64):
     assert not gradient.any()
     nearest = [0.3, 0.3, 5.0]
     assert jax.jit(margin_of, static_argnums=1)(store, 0.5) == pytest.approx(0.5 * np.median(nearest))
-    assert margin_of(store_of(points[:1], [0], 1.0, free=2), 0.5) == 0
+    assert jax.jit(margin_of, static_argnums=1)(store_of(points[:1], [0], 1.0, free=2), 0.5) == 0

@@ -1,5 +1,7 @@
 """Texts become unit vectors, in their order, whatever the batch; by encoders and by decoders."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from tests.prototypes.fine_tuning.bars import Bars
 
 TEXTS = ["a b", "c", "d d d d d d d d d d d d d d d d", "e a", "b"]
 DECODER = Decoder(DecoderConfig(vocabulary=280, width=16, layers=1, heads=2, key_value_heads=1, hidden=24))
+HIDDEN_STATES = jax.jit(functools.partial(apply, DECODER, method="hidden"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_a_decoder_has_the_mean_or_the_last_of_its_states(decoder):
     for pooling in ("mean", "last"):
         encoder = load_text_encoder(source, pooling=pooling)
         (row,) = encoder.ids(["b c a"])
-        states = np.asarray(apply(DECODER, params, jnp.asarray([row]), method="hidden"))[0]
+        states = np.asarray(HIDDEN_STATES(params, jnp.asarray([row])))[0]
         expected = states.mean(axis=0) if pooling == "mean" else states[-1]
         found = embed_texts(encoder, ["a", "b c a"])[1]
         np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
@@ -59,7 +62,7 @@ def test_what_stands_behind_a_row_does_not_count(decoder):
     _, params = decoder
     tokens = jnp.asarray([[3, 4, 5, 0, 0], [3, 4, 5, 9, 8]])
     for pooling in ("mean", "last"):
-        found = pooled_states(DECODER, pooling, params, tokens, jnp.asarray([3, 3]))
+        found = jax.jit(pooled_states, static_argnums=(0, 1))(DECODER, pooling, params, tokens, jnp.asarray([3, 3]))
         np.testing.assert_array_equal(found[0], found[1])
 
 
