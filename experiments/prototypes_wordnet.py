@@ -1,14 +1,21 @@
-"""Prototypes against fixed numbers of them, plain heads and 1-NN: `python experiments/prototypes_wordnet.py [OUT]`.
+"""Prototypes against fixed numbers of them, plain heads and 1-NN.
+
+    python experiments/prototypes_wordnet.py [--trained] [--small] [--out DIR]
 
 16-way WordNet on frozen MiniLM, five paired draws at each number of examples a class, up to all; with each of the four
-principles switched off. A killed run goes on where it stopped; OUT has cells.json and the table.
+principles switched off: cells.json and table.md in DIR. With --trained, MiniLM is trained through prototypes and
+through a linear head (plain fine-tuning) with 1 and 8 examples a class, at the rate of each that is best on the split
+"dev": trained.json and trained.md. A killed run goes on where it stopped. --small only tries the script.
 """
 
-import sys
+import dataclasses
+import functools
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import tyro
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from pmpjax.evaluation.tasks import draw, examples_of, load_task
 from pmpjax.prototypes.fine_tuning import Policy, PrototypeClassifier
 from pmpjax.prototypes.fine_tuning.texts import embed_texts, load_text_encoder
+from pmpjax.prototypes.fine_tuning.trained import Training, readout_log_probabilities, train_encoder
 from pmpjax.runs.files import read_arrays, read_json, write_arrays, write_json, write_text
 from pmpjax.statistics import paired_difference
 
@@ -27,6 +35,17 @@ POLICIES = {
     "without refinement": Policy(refine=False),
     "without diversity": Policy(diversity=0.0),
 }
+EPOCHS, RATES = {1: 10, 8: 5}, (1e-5, 3e-5, 1e-4)
+ARMS = {"trained prototypes": "prototypes", "plain fine-tuning": "linear"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What runs, and where its cells are."""
+
+    out: Path = Path("runs/prototypes-wordnet")
+    trained: bool = False
+    small: bool = False
 
 
 def fixed(states, labels, number, seed):
@@ -70,12 +89,17 @@ def table(cells):
     return "\n".join(lines) + "\n"
 
 
+def frozen_vectors(task, out):
+    """Unit vectors of all glosses by MiniLM as it is, made once."""
+    if not (out / "vectors.npz").exists():
+        write_arrays(out / "vectors.npz", {"vectors": embed_texts(load_text_encoder("minilm"), task.texts)})
+    return read_arrays(out / "vectors.npz")["vectors"]
+
+
 def run(out):
     """Embeds the glosses once, then fills the cells; returns the table."""
     task = load_task("wordnet")
-    if not (out / "vectors.npz").exists():
-        write_arrays(out / "vectors.npz", {"vectors": embed_texts(load_text_encoder("minilm"), task.texts)})
-    vectors, test = read_arrays(out / "vectors.npz")["vectors"], examples_of(task, "test")
+    vectors, test = frozen_vectors(task, out), examples_of(task, "test")
     cells = read_json(out / "cells.json") if (out / "cells.json").exists() else {}
     for size in PER_CLASS:
         for seed in SEEDS:
@@ -93,5 +117,81 @@ def run(out):
     return table(cells)
 
 
+def right(found, labels):
+    """Accuracy of log-probabilities, in percent."""
+    return 100 * float(np.mean(np.argmax(found, axis=1) == labels))
+
+
+def trained_cell(encoder, arm, rate, size, seed, parts):
+    """Trains one encoder; accuracy on dev and test. Prototypes are fitted again to its vectors, as the command does."""
+    drawn, others = parts
+    training = Training(readout=ARMS[arm], epochs=EPOCHS[size], learning_rate=rate, seed=seed)
+    done = train_encoder(encoder, drawn.texts, drawn.labels, training)
+    if training.readout == "prototypes":
+        model = PrototypeClassifier(seed=seed).fit(embed_texts(done.encoder, drawn.texts), drawn.labels)
+        predict = model.predict_log_proba
+    else:
+        predict = functools.partial(_of_readout, done.readout, len(np.unique(drawn.labels)))
+    found = {name: right(predict(embed_texts(done.encoder, one.texts)), one.labels) for name, one in others.items()}
+    return found | {"losses": done.losses}
+
+
+def _of_readout(readout, classes, states):
+    return readout_log_probabilities(readout, jnp.asarray(states), classes)
+
+
+def run_trained(options):
+    """Fills the cells of every arm, rate, size and seed; returns the table."""
+    task = load_task("wordnet:food,person" if options.small else "wordnet")
+    sizes, seeds, rates = ((1,), (0, 1), RATES[:1]) if options.small else (tuple(EPOCHS), SEEDS, RATES)
+    file, encoder = options.out / "trained.json", load_text_encoder("minilm")
+    others = {name: examples_of(task, name) for name in ("dev", "test")}
+    if options.small:
+        others = {name: draw(task, 8, 0, split=name) for name in others}
+    cells = read_json(file) if file.exists() else {}
+    for size, seed in ((size, seed) for size in sizes for seed in seeds):
+        drawn = draw(task, size, seed)
+        for arm, rate in ((arm, rate) for arm in ARMS for rate in rates):
+            name, begin = f"{arm}/{rate:g}/{size}/{seed}", time.perf_counter()
+            if name not in cells:
+                cells[name] = trained_cell(encoder, arm, rate, size, seed, (drawn, others))
+                write_json(file, cells)
+                print(name, f"{time.perf_counter() - begin:.0f} s", cells[name])
+        name = f"frozen prototypes/0/{size}/{seed}"
+        if name not in cells:
+            model = PrototypeClassifier(seed=seed).fit(embed_texts(encoder, drawn.texts), drawn.labels)
+            cells[name] = {
+                part: right(model.predict_log_proba(embed_texts(encoder, one.texts)), one.labels)
+                for part, one in others.items()
+            }
+            write_json(file, cells)
+    shown = trained_table(cells, sizes, seeds, rates)
+    write_text(options.out / "trained.md", shown)
+    return shown
+
+
+def trained_table(cells, sizes, seeds, rates):
+    """Test accuracy of each arm at the rate of best mean dev accuracy, and the paired intervals."""
+    lines = ["| accuracy, % | " + " | ".join(map(str, sizes)) + " |", "|---" * (len(sizes) + 1) + "|"]
+    values = {}
+    for arm in ("frozen prototypes", *ARMS):
+        shown = []
+        for size in sizes:
+            own = {
+                rate: [cells[f"{arm}/{rate:g}/{size}/{seed}"] for seed in seeds]
+                for rate in (rates if arm in ARMS else (0,))
+            }
+            best = max(own, key=lambda rate, own=own: np.mean([cell["dev"] for cell in own[rate]]))
+            values[arm, size] = [cell["test"] for cell in own[best]]
+            shown.append(f"{np.mean(values[arm, size]):.1f}" + (f" (rate {best:g})" if best else ""))
+        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    for other in ("plain fine-tuning", "frozen prototypes"):
+        found = [paired_difference(values["trained prototypes", size], values[other, size]) for size in sizes]
+        shown = [f"{f['mean']:+.1f} [{f['interval'][0]:+.1f}, {f['interval'][1]:+.1f}]" for f in found]
+        lines.append(f"| trained prototypes less {other} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    print(run(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/prototypes-wordnet")))
+    chosen = tyro.cli(Options, description=__doc__)
+    print(run_trained(chosen) if chosen.trained else run(chosen.out))

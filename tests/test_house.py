@@ -149,6 +149,7 @@ def test_pds_stays_small():
 
 COVERED_BY = {
     "pmpjax/cli/contexts": "tests/contexts/structured_prompting/test_command.py",
+    "pmpjax/cli/fine_tuning": "tests/prototypes/fine_tuning/test_command.py",
     "pmpjax/models/kosmos_files": "tests/models/test_kosmos.py",
     "pmpjax/models/new_folders": "tests/models/test_io.py",
     "pmpjax/models/recording": "tests/models/test_options.py",

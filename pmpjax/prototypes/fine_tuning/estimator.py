@@ -1,5 +1,7 @@
 """Prototypical fine-tuning on given embeddings: one estimator, with scikit-learn's conventions."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from pmpjax.prototypes.fine_tuning.checks import DuplicateWarning, checked_class
 from pmpjax.prototypes.fine_tuning.growth import creation_threshold, from_points, spread_of
 from pmpjax.prototypes.fine_tuning.store import Prototypes, class_log_probabilities
 from pmpjax.prototypes.fine_tuning.temperature import best_temperature
+from pmpjax.runs.progress import Bar
 from pmpjax.runs.seeds import stage_generator, stage_key
 
 __all__ = ["DuplicateWarning", "Level", "PrototypeClassifier"]
@@ -89,8 +92,11 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
         self.folds = folds
         self.seed = seed
 
-    def fit(self, X: Any, y: Any) -> "PrototypeClassifier":
+    def fit(self, X: Any, y: Any, *, bar: Bar | None = None) -> "PrototypeClassifier":
         """Learns the prototypes of embeddings X [N, D] with labels y [N]; returns itself.
+
+        Args:
+            bar: moves on by 100 in all, a step for each fit of the cross-validation and the last one.
 
         Raises ValueError as `checked_data` and `checked_class_weights`, and for a concentration below 0 or folds below
         2.
@@ -108,13 +114,16 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
         levels = LEVELS if self.concentration is None else (self.concentration,)
         if self._policy.per_class == 1:
             levels = levels[:1]
+        fits = 1 if held is None else 1 + len(levels) * len(np.unique(held))
+        moved = (lambda: None) if bar is None else functools.partial(bar.update, 100 / fits)
         if held is not None:
-            self.levels_ = [self._level(alpha, data.states, data.labels, weights, held) for alpha in levels]
+            self.levels_ = [self._level(alpha, data.states, data.labels, weights, held, moved) for alpha in levels]
         # Of equal losses the first: the one with fewest prototypes.
         chosen = min(self.levels_, key=lambda level: level.loss, default=Level(levels[0], np.nan, 1.0, np.nan))
         self.concentration_, self.temperature_ = chosen.concentration, chosen.temperature
         self.calibrated_ = held is not None
         self.keep(self._fitted(data.states, data.labels, weights, self.concentration_))
+        moved()
         return self
 
     def predict_log_proba(self, X: Any) -> Float[np.ndarray, "n c"]:
@@ -260,16 +269,22 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
         return held if min(each) > 0 and len(each) > 1 else None
 
     def _level(
-        self, alpha: float, states: np.ndarray, labels: np.ndarray, weights: np.ndarray, held: np.ndarray
+        self,
+        alpha: float,
+        states: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        held: np.ndarray,
+        moved: Callable[[], None],
     ) -> Level:
         """One concentration: held-out log-probabilities of each example, and the temperature that fits them."""
-        found = np.zeros((len(states), len(self.classes_)))
+        found, all_states = np.zeros((len(states), len(self.classes_))), jnp.asarray(states)
         for one in np.unique(held):
             outside = held == one
-            # Held-out examples have weight 0: one program serves every fold, and the fit to all.
+            # Held-out examples have weight 0, and all are predicted: one program serves every fold.
             store = self._fitted(states, labels, np.where(outside, 0, weights).astype(np.float32), alpha)
-            found[outside] = class_log_probabilities(store, jnp.asarray(states[outside]), len(self.classes_))
-
+            found[outside] = class_log_probabilities(store, all_states, len(self.classes_))[outside]
+            moved()
         temperature, loss = best_temperature(found, labels, weights)
         accuracy = float(np.average(found.argmax(axis=1) == labels, weights=weights))
         return Level(float(alpha), loss, temperature, accuracy)

@@ -81,18 +81,19 @@ def grow(
     *,
     policy: Policy,
 ) -> Prototypes:
-    """Rounds of creation, expectation and maximisation, and pruning, at most `policy.per_class` - 1 of them."""
-    passes = policy.passes if policy.refine else 0
+    """Rounds of creation, expectation and maximisation, and pruning: `policy.per_class` - 1 of them, and one at least.
 
-    def settled(store: Prototypes, least: float) -> Prototypes:
-        return refined(store, states, labels, weights, least, passes=passes) if passes else store
+    The first round creates before anything is refined: one prototype of a class is its mean after a single pass, and
+    where it began would not matter.
+    """
 
     def one(store: Prototypes, _: None) -> tuple[Prototypes, None]:
-        share = 0.5 if policy.refine else 1.0
-        return settled(created(store, states, labels, weights, threshold, share=share), policy.least), None
+        if not policy.refine:
+            return created(store, states, labels, weights, threshold, share=1.0), None
+        store = created(store, states, labels, weights, threshold)
+        return refined(store, states, labels, weights, policy.least, passes=policy.passes), None
 
-    store = settled(store, 0.0)
-    return jax.lax.scan(one, store, None, length=policy.per_class - 1)[0]
+    return jax.lax.scan(one, store, None, length=max(policy.per_class - 1, 1))[0]
 
 
 def objective(
@@ -174,14 +175,16 @@ def fit_prototypes(
     >>> jnp.bincount(store.classes[store.active]).tolist()
     [2, 2]
     """
-    if policy.initialisation == "mixture":
-        points = class_means(states, labels, weights, classes)
-    else:
+    means = class_means(states, labels, weights, classes)
+    variance, capacity = variance_of(states, weights, policy), classes * policy.per_class
+    store = from_points(means, variance, capacity)
+    # Of the means whatever the initialisation: examples lie further apart, and by them no class would be wide.
+    threshold = creation_threshold(store, spread_of(store), concentration)
+    if policy.initialisation == "example":
         noise = jax.random.gumbel(key, weights.shape)
         own = (labels[:, None] == jnp.arange(classes)[None, :]) & (weights > 0)[:, None]
-        points = states[jnp.argmax(jnp.where(own, noise[:, None], -jnp.inf), axis=0)]
-    store = from_points(points, variance_of(states, weights, policy), classes * policy.per_class)
-    threshold = creation_threshold(store, spread_of(store), concentration)
+        examples = states[jnp.argmax(jnp.where(own, noise[:, None], -jnp.inf), axis=0)]
+        store = from_points(examples, variance, capacity)
     store = grow(store, states, labels, weights, threshold, policy=policy)
     steps = policy.steps if policy.refine else 0
     return polish(store, states, labels, weights, classes=classes, policy=policy) if steps else store

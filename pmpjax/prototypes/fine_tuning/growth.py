@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from pmpjax.prototypes.fine_tuning.store import HIDDEN, Prototypes, own_responsibilities, squared_distances
 
@@ -127,7 +127,7 @@ def refined(
     def step(store: Prototypes, _: None) -> tuple[Prototypes, None]:
         shares = own_responsibilities(store, states, labels) * weights[:, None]
         mass = jnp.sum(shares, axis=0)
-        kept = store.active & ((mass >= least) | (mass >= heaviest(store, mass)))
+        kept = store.active & ((mass >= least) | heaviest(store, mass))
         sums = jnp.matmul(shares.T, states, precision=jax.lax.Precision.HIGHEST)
         filled = (mass > 0) & kept
         points = jnp.where(filled[:, None], sums / jnp.where(filled, mass, 1.0)[:, None], store.points)
@@ -140,7 +140,8 @@ def refined(
     return jax.lax.scan(step, store, None, length=passes)[0]
 
 
-def heaviest(store: Prototypes, mass: Float[Array, " k"]) -> Float[Array, " k"]:
-    """For each slot the greatest mass among the active prototypes of its class."""
+def heaviest(store: Prototypes, mass: Float[Array, " k"]) -> Bool[Array, " k"]:
+    """Whether a slot holds the heaviest prototype of its class; of equal ones the first."""
     same = (store.classes[:, None] == store.classes[None, :]) & store.active[None, :]
-    return jnp.max(jnp.where(same, mass[None, :], HIDDEN), axis=1)
+    first = jnp.argmax(jnp.where(same, mass[None, :], HIDDEN), axis=1)
+    return store.active & (first == jnp.arange(len(mass)))

@@ -32,7 +32,7 @@ class PredictConfig:
         run: directory of `pmpjax prototypes fit`.
         text: its column with the texts; as in the fit if absent.
         threshold: below this probability a text is marked as abstained.
-        out: the .csv file; beside the table, as NAME.predicted.csv, if absent.
+        out: the .csv file; NAME.predicted.csv in the table's folder if absent.
     """
 
     data: tyro.conf.Positional[Path]
@@ -66,9 +66,14 @@ def run_predict(config: PredictConfig, progress: Callable[..., AbstractContextMa
 
     Raises:
         RunError: no finished run. SourceError: a table that cannot be read, has no such column, or no good row.
-        ValueError: a column of the table has the name of an added one.
+        ValueError: a column of the table has the name of an added one; a run that was fitted to numbers.
     """
     fitted = read_config(config.run)
+    if fitted.data.partition(":")[0] == "digits":
+        raise ValueError(
+            f"{config.run} was fitted to the numbers of the task 'digits', and a table has texts; give a run that was "
+            "fitted to texts, or predict numbers with PrototypeClassifier in Python"
+        )
     stored = load_classifier(config.run / "fit")
     rows, rejected = _rows(config.data, config.text or fitted.text)
     taken = [name for name in ADDED if any(name in row for row in rows)]

@@ -1,5 +1,6 @@
 """Prototypes in buffers of one size, and what they say of a state: pure functions, static shapes."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -56,6 +57,7 @@ def logits(store: Prototypes, states: Float[Array, "n d"]) -> Float[Array, "n k"
     return jnp.where(store.active[None, :], found, HIDDEN)
 
 
+@functools.partial(jax.jit, static_argnames="classes")
 def class_log_probabilities(
     store: Prototypes, states: Float[Array, "n d"], classes: int, head: Head | None = None
 ) -> Float[Array, "n c"]:

@@ -137,7 +137,7 @@ def embed_texts(
     rows = encoder.ids(checked_texts(texts))
     found: np.ndarray | None = None
     for part, tokens, lengths in batches_of(rows, batch):
-        tokens = _within_positions(encoder, tokens)
+        tokens = within_positions(encoder, tokens)
         vectors = np.asarray(_embedded(encoder.embed, encoder.params, jnp.asarray(tokens), jnp.asarray(lengths)))
         found = np.zeros((len(rows), vectors.shape[1]), np.float32) if found is None else found
         found[part] = vectors[: len(part)]
@@ -151,7 +151,7 @@ def embed_texts(
     return found
 
 
-def _within_positions(encoder: TextEncoder, tokens: np.ndarray) -> np.ndarray:
+def within_positions(encoder: TextEncoder, tokens: np.ndarray) -> np.ndarray:
     """Padding may reach beyond the positions of a model; texts never do."""
     model = getattr(encoder.embed, "args", (None,))[0]
     longest = model.config.max_length if isinstance(model, Decoder | Encoder) else 0

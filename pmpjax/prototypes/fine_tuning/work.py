@@ -148,9 +148,8 @@ class _Stage:
             policy=self.policy,
             seed=config.seed,
         )
-        with self.progress("fit") as bar:
-            model.fit(vectors[fitted], names[task.labels[fitted]])
-            bar.update()
+        with self.progress("fit, %", 100) as bar:
+            model.fit(vectors[fitted], names[task.labels[fitted]], bar=bar)
         if config.epochs and len(splits["dev"]):
             model.calibrate(vectors[splits["dev"]], names[task.labels[splits["dev"]]])
         save_classifier(folder, model, [task.texts[number] for number in fitted])

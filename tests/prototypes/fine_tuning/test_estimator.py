@@ -10,6 +10,8 @@ from tests.prototypes.fine_tuning.test_fit import CORNERS, corners
 from tests.prototypes.fine_tuning.test_store import drawn
 
 FAST = Policy(per_class=2, steps=5, passes=3)
+PLAIN = Policy(per_class=2, steps=0, passes=3)
+"""Without L-BFGS, whose compilation for another shape takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,24 @@ def test_capacity_is_chosen_by_held_out_loss(model):
     np.testing.assert_array_equal(again.predict_proba(CORNERS), model.predict_proba(CORNERS))
 
 
+class Counted:
+    total = 0.0
+
+    def update(self, advance=1, **fields):
+        self.total += advance
+
+
+def test_the_bar_is_at_100_when_the_fit_is_done():
+    states, labels = corners()
+    for settings in ({}, {"concentration": 0.0, "folds": 2}):
+        bar = Counted()
+        PrototypeClassifier(policy=PLAIN, **settings).fit(states, labels, bar=bar)
+        assert bar.total == pytest.approx(100)
+
+
 def test_one_example_a_class_is_the_nearest_mean_and_is_not_calibrated():
     states, labels = drawn(0, 4)
-    found = PrototypeClassifier(policy=FAST).fit(states, labels)
+    found = PrototypeClassifier(policy=PLAIN).fit(states, labels)
     assert found.n_prototypes_.tolist() == [1] * 4 and not found.calibrated_ and found.temperature_ == 1.0
     assert found.predict(states).tolist() == labels.tolist() and found.levels_ == []
 
@@ -38,16 +55,17 @@ def test_one_example_a_class_is_the_nearest_mean_and_is_not_calibrated():
 def test_copies_never_stand_on_both_sides_of_a_held_out_part():
     states, labels = drawn(0, 8)
     with pytest.warns(UserWarning, match="8 of 16 embeddings repeat"):
-        found = PrototypeClassifier(policy=FAST).fit(np.tile(states, (2, 1)), np.tile(labels, 2))
+        found = PrototypeClassifier(policy=PLAIN).fit(np.tile(states, (2, 1)), np.tile(labels, 2))
     assert found.calibrated_
     with pytest.warns(UserWarning, match="repeat"):
-        found = PrototypeClassifier(policy=FAST).fit(np.tile(states[:4], (3, 1)), np.tile(labels[:4], 3))
+        found = PrototypeClassifier(policy=PLAIN).fit(np.tile(states[:4], (3, 1)), np.tile(labels[:4], 3))
     assert not found.calibrated_
 
 
 def test_grid_search_runs_over_it():
-    states, labels = corners(number=40)
-    search = GridSearchCV(PrototypeClassifier(policy=FAST), {"concentration": [0.0, 0.5]}, cv=2).fit(states, labels)
+    states, labels = corners()
+    search = GridSearchCV(PrototypeClassifier(policy=PLAIN), {"concentration": [0.0, 0.5]}, cv=2, refit=False)
+    search.fit(states, labels)
     assert search.best_params_ == {"concentration": 0.5}
 
 
@@ -68,7 +86,7 @@ def test_it_abstains_where_it_is_unsure(model):
     assert model.abstained(between, 0.9).tolist() == [True, False]
     assert not model.abstained(between, 0.0).any()
     with pytest.raises(ValueError, match="threshold is 2"):
-        model.abstained(between, 2)
+        model.abstained(between, 2.0)
 
 
 def test_classes_are_added_and_deleted_and_nothing_else_moves():
