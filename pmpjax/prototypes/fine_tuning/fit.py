@@ -1,4 +1,4 @@
-"""Prototypes fitted to given states: grown, pruned, then trained together with optax."""
+"""Prototypes fitted to given states: grown, pruned, then trained together."""
 
 import dataclasses
 import functools
@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from pmpjax.prototypes.fine_tuning.growth import (
@@ -18,6 +17,7 @@ from pmpjax.prototypes.fine_tuning.growth import (
     spread_of,
 )
 from pmpjax.prototypes.fine_tuning.store import Prototypes, class_log_probabilities, diversity, margin_of
+from pmpjax.prototypes.quasi_newton import minimised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,17 +134,7 @@ def polish(
         own = store._replace(points=moved[0], log_weight=moved[1])
         return objective(own, store, class_log_probabilities(own, states, classes), labels, weights, policy)
 
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def step(carry: Any, _: None) -> tuple[Any, None]:
-        moved, state = carry
-        value, gradient = value_and_grad(moved, state=state)
-        updates, state = solver.update(gradient, state, moved, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(moved, updates), state), None
-
-    start: Any = (store.points, store.log_weight)
-    (moved, _), _ = jax.lax.scan(step, (start, solver.init(start)), None, length=policy.steps)
+    moved = minimised(loss, (store.points, store.log_weight), policy.steps)
     return store._replace(points=moved[0], log_weight=moved[1])
 
 
