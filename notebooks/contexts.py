@@ -35,9 +35,9 @@ if not all(importlib.util.find_spec(package) for package, _ in PACKAGES.values()
 # %% sizes
 pool, wrong = 16, 4  # demonstrations to choose from, and how many of them have the wrong label
 labelled = 8  # items on which they are scored
-asked, random_choices = 24, 4  # items on which the choice is judged, and random choices that it is compared with
-numbers_of_groups, asked_of_groups = (1, 2, 4, 8), 100
-compared, rates = 12, (0.003, 0.03)  # items and learning rates of the comparison with fine-tuning
+asked, random_choices = 16, 4  # items on which the choice is judged, and random choices that it is compared with
+numbers_of_groups, asked_of_groups = (1, 2, 4, 8), 48
+compared, rates = 8, (0.003, 0.03)  # items and learning rates of the comparison with fine-tuning
 
 # %%
 import tempfile
@@ -115,11 +115,21 @@ options = option_ids(tokenizer, [f" {name}" for name in task.classes])
 among = jnp.array([ids[0] for ids in options])  # each label is one token: losses are over these alone
 
 shown = draw(task, pool // 2, seed=0)
-false = np.arange(pool) < wrong  # the order of a draw mixes the classes
+members = [np.flatnonzero(shown.labels == label) for label in range(2)]
+false = np.isin(np.arange(pool), np.concatenate([rows[: wrong // 2] for rows in members]))
 given = np.where(false, 1 - shown.labels, shown.labels)
 demonstrations = [
     demonstration(text, question, task.classes[label]) for text, label in zip(shown.texts, given, strict=True)
 ]
+
+
+def groups_of(key, rounds):
+    """Random groups of two demonstrations of each label, in turns; every one is in a group in each round."""
+    parts = [
+        np.flatnonzero(given == label)[balanced_groups(part, pool // 2, 2, rounds)]
+        for label, part in enumerate(jax.random.split(key))
+    ]
+    return np.stack(parts, axis=2).reshape(-1, 4).tolist()
 
 
 def prompts_of(examples, groups):
@@ -133,22 +143,26 @@ def prompts_of(examples, groups):
     )
 
 
-groups = balanced_groups(jax.random.key(0), pool, size=4, rounds=2).tolist()
-found = contributions(decoder, params, prompts_of(draw(task, labelled // 2, 0, split="dev"), groups), among=among)
-order = best(found.total, pool)
-print("contributions, wrong labels first:", np.round(found.total[false], 3), np.round(found.total[~false], 3))
-print(f"of the {wrong} worst demonstrations {false[order[-wrong:]].sum()} have a wrong label")
+scored_on = prompts_of(draw(task, labelled // 2, 0, split="dev"), groups_of(jax.random.key(0), 2))
+found = contributions(decoder, params, scored_on, among=among)
+for name, which in (("wrong", false), ("right", ~false)):
+    total = found.total[which]
+    print(f"{name} label: {np.sum(total > 0)} of {len(total)} help; mean contribution {total.mean():+.3f} nats")
 
 # %% [markdown]
-# **Does the choice pay?** Four demonstrations in the prompt, on items that had no part in the choice: the best four,
-# the worst four, and four at random.
+# **Does the choice pay?** Two demonstrations of each label in the prompt, on items that had no part in the choice: the
+# best, the worst, and some at random.
 
 # %%
-choices = [
-    order[:4].tolist(),
-    order[-4:].tolist(),
-    *balanced_groups(jax.random.key(1), pool, 4)[:random_choices].tolist(),
-]
+order = best(found.total, pool)
+
+
+def first_of(ranked):
+    """The first two of each label, in turns."""
+    return np.stack([ranked[given[ranked] == label][:2] for label in range(2)], axis=1).ravel().tolist()
+
+
+choices = [first_of(order), first_of(order[::-1]), *groups_of(jax.random.key(1), 1)[:random_choices]]
 prompts = prompts_of(draw(task, asked // 2, 0, split="test"), choices)
 loss_of = jax.jit(answer_losses, static_argnums=0)
 losses = []
@@ -156,7 +170,7 @@ for begin in range(0, len(prompts.tokens), 8):
     part = Prompts(*(leaf[begin : begin + 8] for leaf in prompts[:3]), pool)
     losses.append(loss_of(decoder, params, part, None, among))
 losses = np.concatenate(losses).reshape(-1, len(choices)).mean(axis=0)
-print(f"loss of the answers, nats: best four {losses[0]:.3f}, worst {losses[1]:.3f}, random", np.round(losses[2:], 3))
+print(f"loss of the answers, nats: best {losses[0]:.3f}, worst {losses[1]:.3f}, random", np.round(losses[2:], 3))
 
 
 # %%
