@@ -75,13 +75,13 @@ prompts = {
     ),
 }
 methods = ("argmax", "contextual", "batch", "prototypical", "supervised")
-held, fits, accuracies = {}, {}, {}
+held, areas, fits, accuracies = {}, {}, {}, {}
 for name, (template, rows) in prompts.items():
     demonstrations = [(shown.texts[row], task.classes[shown.labels[row]]) for row in rows]
     found = label_scores(model, template, [*CONTENT_FREE, *fitted.texts, *tested.texts], demonstrations)
     empty, scores, held[name] = np.split(found, [len(CONTENT_FREE), len(CONTENT_FREE) + len(fitted.texts)])
-    area = roc_auc_score(tested.labels, held[name][:, 1] - held[name][:, 0])
-    print(f"{name}: a person's score is above a food's in {area:.0%} of all pairs")
+    areas[name] = roc_auc_score(tested.labels, held[name][:, 1] - held[name][:, 0])
+    print(f"{name}: a person's score is above a food's in {areas[name]:.0%} of all pairs")
     fits[name] = {
         method: Calibrator(method).fit(scores, fitted.labels if method == "supervised" else None, content_free=empty)
         for method in methods
@@ -167,7 +167,8 @@ probabilities = grown.predict_proba(asked)
 sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == test.labels
 for threshold in (0.0, 0.5, 0.7, 0.9):
     kept = ~grown.abstained(asked, threshold)
-    print(f"threshold {threshold:.1f}: {kept.mean():6.1%} answered, {right[kept].mean():6.1%} of these are right")
+    share = f"{right[kept].mean():.1%}" if kept.any() else "none"
+    print(f"threshold {threshold:.1f}: {kept.mean():6.1%} answered, of these {share} right")
 
 
 # %%

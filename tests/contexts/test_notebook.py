@@ -11,7 +11,7 @@ SIZES = {
     "wrong": 2,
     "labelled": 2,
     "asked": 4,
-    "random_choices": 1,
+    "random_choices": 2,
     "numbers_of_groups": [1, 2],
     "asked_of_groups": 8,
     "compared": 4,
