@@ -34,6 +34,7 @@ class Connector(nn.Module):
     L are learned latents. One cross-attention alone: no residual, no norm, no feed-forward part, and no positions, so
     that the order of the features does not count.
 
+    >>> import jax, jax.numpy as jnp
     >>> connector = Connector(ConnectorConfig(latents=3, width=8, heads=2))
     >>> features = jnp.ones((2, 5, 6))
     >>> params = connector.init(jax.random.key(0), features)["params"]

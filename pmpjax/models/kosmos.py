@@ -87,6 +87,7 @@ class Kosmos(nn.Module):
     x_i = E[token_i], and at the j-th marked place of a row the j-th of connector(vision(images)); the decoder reads
     x and is no other than for text: `params["decoder"]` are those of `Decoder(config.decoder)`.
 
+    >>> import jax
     >>> vision = VisionConfig(size=8, patch=4, width=8, layers=1, heads=2, hidden=16)
     >>> kosmos = Kosmos(KosmosConfig(magneto(11, 8, 2, layers=1, hidden=16), vision, latents=2))
     >>> tokens, images = jnp.ones((1, 5), jnp.int32), jnp.zeros((1, 1, 8, 8, 3))

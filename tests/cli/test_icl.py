@@ -7,6 +7,7 @@ from pmpjax.contexts.meta_optimization import experiment
 from tests.contexts.meta_optimization.test_experiment import toy
 
 
+@pytest.mark.slow
 def test_the_command_prints_its_tables_and_names_the_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(experiment, "load", toy)
     sizes = "--per-class 1 --items 2 --validation 2 --draws 1 --rates 0.1 --orders 2 --seeds 0 --separator z".split()

@@ -254,7 +254,7 @@ class _Seed(NamedTuple):
     def _orders(self, texts: Sequence[str]) -> list[Sequence[str]]:
         generator = stage_generator(self.seed, "icl", "orders")
         others = [generator.permutation(len(texts)) for _ in range(self.config.orders - 1)]
-        return [texts, *([texts[i] for i in order] for order in others)]
+        return [[texts[i] for i in order] for order in (range(len(texts)), *others)]
 
 
 def shuffled_labels(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -85,7 +85,8 @@ def make_task(
         members = _ordered(by_class[label], examples, "kept")[: sizes.per_class]
         for split, numbers in _split(members, examples, seed, sizes, given).items():
             chosen[split] += numbers
-    ordered = _ordered([number for numbers in chosen.values() for number in numbers], examples, "kept")
+    # Not in the order in which they were kept: there a class that `per_class` cut hard stands before the others.
+    ordered = _ordered([number for numbers in chosen.values() for number in numbers], examples, "order")
     place = {number: index for index, number in enumerate(ordered)}
     classes = tuple(sorted(largest))
     code = {label: index for index, label in enumerate(classes)}

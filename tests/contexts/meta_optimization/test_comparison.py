@@ -58,6 +58,7 @@ def test_hidden_scores_are_those_without_demonstrations(name):
     assert (np.abs(hidden - zero).max() < 2e-4) == (name == "llama")
 
 
+@pytest.mark.slow
 def test_every_arm_and_measure_is_there():
     read: list[int] = []
     bench = LONGER._replace(told=read.append)

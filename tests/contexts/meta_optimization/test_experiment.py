@@ -46,6 +46,7 @@ def whole(tmp_path_factory):
     return out, run(CONFIG, out, toy)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_tables_picture_and_page(whole):
     out, metrics = whole
     assert {path.name for path in out.iterdir()} >= {"metrics.json", "report.html", "by_layer.png", "by_layer.pdf"}
@@ -57,6 +58,7 @@ def test_a_run_leaves_tables_picture_and_page(whole):
     assert "SimAOU, position-matched" in page and "layer-causal" in page and "untrained" in page
 
 
+@pytest.mark.slow
 def test_what_is_reported_was_never_chosen_by(whole):
     task = toy(CONFIG).task
     for seed in (0, 1):
@@ -66,6 +68,7 @@ def test_what_is_reported_was_never_chosen_by(whole):
         assert set(choice["rates"]) == {"fine_tuned", "layer_causal"} and choice["draw"] in (0, 1)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_numbers(whole, tmp_path):
     out, metrics = whole
     built = []

@@ -24,6 +24,7 @@ def places(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_table_becomes_a_context_and_predictions(places, capsys):
     model, table, out = str(places / "model"), str(places / "table.csv"), str(places / "run")
     begin = ["context", "build", "--model", model, "--task", table, "--per-class", "4", "--size", "3", "--out", out]

@@ -189,6 +189,7 @@ def test_greedy_text_with_the_cache_is_that_of_recomputation(float64, name):
             text.append(token)
 
 
+@pytest.mark.slow
 def test_options_behind_a_context_are_those_of_each_row_alone():
     decoder, params = model("rotary")
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)

@@ -49,6 +49,7 @@ def test_j_is_the_cross_entropy_of_option_scores():
     np.testing.assert_allclose(found, loss(scores), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_contributions_are_minus_the_gradient_of_a_whole_forward_pass(float64):
     decoder, params, context = made()
     problem, start, inputs = group_problem(decoder, params, context, ITEMS[:1], LABELS[:1])

@@ -75,3 +75,10 @@ def test_given_splits_are_kept_and_a_copy_stays_where_it_is_tested():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_order_mixes_classes_also_where_one_was_cut_hard():
+    pairs = [(f"{kind} text {i}", kind) for kind, count in (("rare", 40), ("common", 4_000)) for i in range(count)]
+    labels = make_task("toy", pairs, seed=0, sizes=Sizes(per_class=40)).labels
+    halves = [np.mean(labels[part] == 0) for part in (slice(0, 40), slice(40, 80))]
+    assert all(0.25 < share < 0.75 for share in halves)
