@@ -34,8 +34,8 @@ if not all(importlib.util.find_spec(package) for package, _ in PACKAGES.values()
 
 # %% sizes
 texts = 40  # of each of two classes, to fit the calibration, and as many to judge it
-shots = (1, 8, 32, 128, 280)  # labelled texts of each of sixteen classes
-tests = 80  # texts of each class to judge them
+shots = (1, 8, 32, 128)  # labelled texts of each of sixteen classes
+tests = 40  # texts of each class to judge them
 
 # %%
 import numpy as np
