@@ -33,9 +33,9 @@ if not all(importlib.util.find_spec(package) for package, _ in PACKAGES.values()
     subprocess.run([sys.executable, "-m", *INSTALL.split()], check=True)
 
 # %% sizes
-texts = 40  # of each of two classes, to fit the calibration, and as many to judge it
-shots = (1, 8, 32, 128)  # labelled texts of each of sixteen classes
-tests = 40  # texts of each class to judge them
+texts = 32  # of each of two classes, to fit the calibration, and as many to judge it
+shots = (1, 8, 64)  # labelled texts of each of sixteen classes
+tests = 25  # texts of each class to judge them
 
 # %%
 import numpy as np
