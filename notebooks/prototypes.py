@@ -34,7 +34,7 @@ if not all(importlib.util.find_spec(package) for package, _ in PACKAGES.values()
 
 # %% sizes
 texts = 32  # of each of two classes, to fit the calibration, and as many to judge it
-shots = (1, 8, 64)  # labelled texts of each of sixteen classes
+shots = (1, 8, 32, 128)  # labelled texts of each of sixteen classes
 tests = 25  # texts of each class to judge them
 
 # %%
@@ -42,7 +42,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier
 
 from pmpjax.evaluation.tasks import draw, load_task
 from pmpjax.evaluation.tasks.task import take
@@ -133,12 +133,12 @@ states, asked = embed_texts(encoder, train.texts), embed_texts(encoder, test.tex
 ranks = np.zeros(len(train.labels), int)
 for label in range(len(wide.classes)):
     ranks[train.labels == label] = np.arange(max(shots))  # draws are nested
-curves = {"prototypes": [], "nearest class mean": [], "logistic regression": []}
+curves = {"prototypes": [], "nearest example": [], "logistic regression": []}
 counts = []
 for shot in shots:
     rows = ranks < shot
     grown = PrototypeClassifier()
-    for name, one in zip(curves, (grown, NearestCentroid(), LogisticRegression(max_iter=1_000)), strict=True):
+    for name, one in zip(curves, (grown, KNeighborsClassifier(1), LogisticRegression(max_iter=1_000)), strict=True):
         one.fit(states[rows], train.labels[rows])
         curves[name].append(float(np.mean(one.predict(asked) == test.labels)))
     counts.append(int(grown.n_prototypes_.sum()))
