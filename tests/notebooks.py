@@ -83,12 +83,13 @@ def printed(outputs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 def execute_apart(name: str, wanted: Sequence[str], sizes: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """`execute` in a process of its own, with JAX as a reader's is set and not as the tests set it.
 
-    Of the names it returns those that are `wanted`, which JSON must be able to hold, and what was printed.
+    Of the names it returns those that are `wanted`, arrays as lists, and what was printed. JSON must hold the rest.
     """
     code = (
-        "import json, sys; from tests.notebooks import execute, printed; "
+        "import json, sys; import numpy as np; from tests.notebooks import execute, printed; "
         "names, outputs = execute(sys.argv[1], json.loads(sys.argv[2])); "
-        "print(json.dumps([{name: names[name] for name in sys.argv[3:]}, printed(outputs)], default=float))"
+        "wanted = {name: names[name] for name in sys.argv[3:]}; "
+        "print(json.dumps([wanted, printed(outputs)], default=lambda value: np.asarray(value).tolist()))"
     )
     # What this process lets pass that one may too; PYTHONWARNINGS would come before "error", whose word would be last.
     options = [sys.executable, "-W", "error", *(f"-W{option}" for option in sys.warnoptions)]

@@ -29,9 +29,12 @@ def predict(arguments: list[str], name: str, announce: Callable[[Path], None]) -
     config, out, _ = parse(PredictConfig, default, arguments, name, describe, "runs/context-predict")
     announce(out)
     found = run(config, out)
-    rows = {key: str(value) for key, value in found.items()}
+    rows = {key: str(value) for key, value in found.items() if key not in ("confusion", "each group alone")}
     if "accuracy" in found:
         rows["accuracy"] = f"{found['accuracy']:.1%}"
+    if alone := found.get("each group alone"):
+        each = alone["accuracies"]
+        rows["each group alone"] = f"{min(each):.1%} to {max(each):.1%}, on {alone['texts']} texts"
     show_table("predictions", rows)
     return 0
 

@@ -23,8 +23,7 @@ def discounted_sums(terms: Float[Array, "t *n"], factors: Float[Array, "t *n"]) 
     """
 
     def step(after: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
-        now = here[0] + here[1] * after
-        return now, now
+        return (now := here[0] + here[1] * after), now
 
     return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, factors), reverse=True)[1]
 
@@ -60,15 +59,10 @@ def generalised_advantages(
     if not (0 <= discount <= 1 and 0 <= trace <= 1):
         raise ValueError(f"discount and trace must be in [0, 1], found {discount} and {trace}")
     if rewards.shape != values.shape:
-        raise ValueError(
-            f"rewards are {list(rewards.shape)} and values {list(values.shape)}; both must be [T, ...], a value for "
-            "each reward"
-        )
+        raise ValueError(f"rewards are {rewards.shape} and values {values.shape}; both must be [T, ...] alike")
     if lengths is not None:
-        step = jnp.arange(len(rewards)).reshape(-1, *(1,) * (rewards.ndim - 1))
-        inside = step < lengths[None]
+        inside = jnp.arange(len(rewards)).reshape(-1, *(1,) * (rewards.ndim - 1)) < lengths[None]
         rewards, values = jnp.where(inside, rewards, 0.0), jnp.where(inside, values, 0.0)
-    after = jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
-    deltas = rewards + discount * after - values
+    deltas = rewards + discount * jnp.concatenate([values[1:], jnp.zeros_like(values[:1])]) - values
     advantages = discounted_sums(deltas, jnp.full_like(deltas, discount * trace))
     return Advantages(advantages, advantages + values)

@@ -10,7 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pmpjax.contexts.prompt import Format
-from pmpjax.contexts.structured_prompting.context import ContextAttention, attach, build_context
+from pmpjax.contexts.structured_prompting import report
+from pmpjax.contexts.structured_prompting.context import Context, ContextAttention, attach, build_context
 from pmpjax.contexts.structured_prompting.groups import build_groups
 from pmpjax.contexts.structured_prompting.stored import context_notes, load_context, save_context
 from pmpjax.contexts.structured_prompting.weights import fit_group_weights
@@ -70,6 +71,7 @@ class PredictConfig:
         attention: of the query to the context.
         learn_weights: labelled dev items on which log-weights of the groups are learned; 0: none are.
         sweeps: costate sweeps of that.
+        each_group: labelled texts that are also answered behind each group alone, for the spread over groups; 0: none.
         batch: texts scored at once.
     """
 
@@ -80,6 +82,7 @@ class PredictConfig:
     attention: ContextAttention = dataclasses.field(default_factory=ContextAttention)
     learn_weights: int = 0
     sweeps: int = 12
+    each_group: int = 16
     batch: int = 8
 
 
@@ -147,7 +150,7 @@ def build(config: BuildConfig, out: Path) -> dict[str, Any]:
 
 
 def predict(config: PredictConfig, out: Path) -> dict[str, Any]:
-    """Classifies; `out`/predict/predictions.jsonl (text, label, log-probabilities) and metrics.json.
+    """Classifies; `out`/predict/predictions.jsonl (text, label, log-probabilities), metrics.json and report.html.
 
     Raises FileNotFoundError and ValueError as `load_context`; ValueError for no texts.
     """
@@ -180,16 +183,22 @@ def predict(config: PredictConfig, out: Path) -> dict[str, Any]:
                     )
                 weights = solution.controls
                 metrics |= {"log weights": np.asarray(weights).tolist(), "loss of labelled items": solution.value}
-            attached = attach(decoder, context, weights, config.attention)
-            with progress("predict", len(items)) as bar:
-                scores = option_log_probabilities(
-                    decoder,
-                    params,
-                    items,
-                    OptionScoring(batch=config.batch),
-                    attached=attached,
-                    scored=_moves(bar.update),
-                )
+
+            def answered(name: str, asked: Sequence[Item], behind: Sequence[tuple[Context, Any]]) -> list[np.ndarray]:
+                with progress(name, len(asked) * len(behind)) as bar:
+                    return [
+                        option_log_probabilities(
+                            decoder,
+                            params,
+                            asked,
+                            OptionScoring(config.batch),
+                            attached=attach(decoder, one, given, config.attention),
+                            scored=_moves(bar.update),
+                        )
+                        for one, given in behind
+                    ]
+
+            (scores,) = answered("predict", items, [(context, weights)])
             chosen = scores.argmax(axis=1)
             lines = [
                 {
@@ -203,10 +212,22 @@ def predict(config: PredictConfig, out: Path) -> dict[str, Any]:
             metrics["predicted"] = dict(zip(classes, np.bincount(chosen, minlength=len(classes)).tolist(), strict=True))
             if not config.texts:
                 metrics["accuracy"] = float(np.mean(chosen == found.labels))
+                metrics["confusion"] = report.confusion(found.labels, chosen, len(classes)).tolist()
+                some = min(config.each_group, len(items))
+                if some and context.groups > 1:
+                    right = found.labels[:some]
+                    each = answered("each group alone", items[:some], [(one, None) for one in context.alone()])
+                    metrics["each group alone"] = {
+                        "texts": some,
+                        "accuracies": [float(np.mean(one.argmax(axis=1) == right)) for one in each],
+                        "together": float(np.mean(chosen[:some] == right)),
+                    }
             write_json(folder / "metrics.json", metrics)
+            report.write_report(folder / "report.html", metrics, classes, built)
 
         folder = run.stage("predict", make, config=config, inputs={"context": config.context})
-        return {**read_json(folder / "metrics.json"), "file": str(folder / "predictions.jsonl")}
+        files = {"file": str(folder / "predictions.jsonl"), "page": str(folder / "report.html")}
+        return {**read_json(folder / "metrics.json"), **files}
 
 
 def show(path: Path) -> dict[str, str]:

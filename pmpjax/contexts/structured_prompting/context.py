@@ -43,6 +43,14 @@ class Context(NamedTuple):
         """M."""
         return self.lengths.shape[0]
 
+    def alone(self) -> "list[Context]":
+        """Each group as a context of its own, at the positions that it has among the others."""
+        pairs = [(slice(None), slice(group, group + 1)) for group in range(self.groups)]
+        return [
+            self._replace(keys=self.keys[pair], values=self.values[pair], lengths=self.lengths[pair[1]])
+            for pair in pairs
+        ]
+
 
 @dataclasses.dataclass(frozen=True)
 class ContextAttention:

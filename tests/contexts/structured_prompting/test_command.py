@@ -44,6 +44,21 @@ def test_a_table_becomes_a_context_and_predictions(places, capsys):
     assert metrics["groups"] == 3 and len(metrics["log weights"]) == 3 and 0 <= metrics["accuracy"] <= 1
     assert metrics["texts"] == len(lines) == sum(metrics["predicted"].values())
     assert {line["label"] for line in lines} <= {"blue", "red"}
+    assert sum(map(sum, metrics["confusion"])) == len(lines)
+    alone = metrics["each group alone"]
+    assert alone["texts"] == min(16, len(lines)) and len(alone["accuracies"]) == 3
+    told = capsys.readouterr()
+    assert "each group alone: " in told.err and f"on {alone['texts']} texts" in told.out
+    page = (answers / "predict" / "report.html").read_text()
+    assert (
+        "Answers behind a context" in page
+        and "learned log-weight" in page
+        and (answers / "predict" / "groups.png").exists()
+    )
+
+    single = ["context", "predict", "--context", file, "--texts", "red thing", "--out", str(places / "single")]
+    assert main(single) == 0
+    assert "they have no labels to compare with" in (places / "single" / "predict" / "report.html").read_text()
 
 
 def test_mistakes_are_one_line(places, capsys):
