@@ -1,18 +1,37 @@
 """Writing on from a prompt, token by token, with a cache of keys and values."""
 
 import functools
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from pmpjax.models.attention import Attached
 from pmpjax.models.cache import empty_cache
 from pmpjax.models.decoder import Decoder
 from pmpjax.models.layers import apply
 from pmpjax.models.losses import Parameters, TokenRows
+
+
+@runtime_checkable
+class TokenGrammar(Protocol):
+    """Which tokens may follow, by what was written before: a pytree of arrays, such as
+    `pmpjax.multimodal.BoxGrammar`.
+    """
+
+    def start(self, rows: int) -> Any:
+        """The state of each row behind its prompt."""
+        ...
+
+    def allowed(self, state: Any) -> Bool[Array, "n v"]:
+        """Tokens that may come next, at least one a row."""
+        ...
+
+    def after(self, state: Any, token: Int[Array, " n"]) -> Any:
+        """The state behind one token more."""
+        ...
 
 
 def generate(
@@ -26,6 +45,7 @@ def generate(
     top_k: int = 0,
     top_p: float | Array = 1.0,
     attached: Attached | None = None,
+    grammar: TokenGrammar | None = None,
 ) -> Int[Array, "n steps"]:
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
@@ -38,6 +58,7 @@ def generate(
         top_k: only the k most probable tokens count (0: all).
         top_p: only the most probable tokens that together have this probability count, at least one.
         attached: what every row sees before its prompt, as `pmpjax.contexts.attach` makes it of demonstrations.
+        grammar: tokens that it forbids have probability 0.
 
     Returns:
         [N, steps] int32. A row that has ended goes on: cut it at the end-of-document token.
@@ -59,7 +80,7 @@ def generate(
             f"{config.max_length}; shorten either"
         )
     sampling = (key, temperature, top_k, top_p)
-    return _generate(decoder, params, prompts, steps, *sampling, attached)
+    return _generate(decoder, params, prompts, steps, *sampling, attached, grammar)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "steps", "top_k"))
@@ -73,6 +94,7 @@ def _generate(
     top_k: int,
     top_p: float | Array,
     attached: Attached | None,
+    grammar: TokenGrammar | None,
 ) -> Int[Array, "n steps"]:
     n, length = prompts.tokens.shape[:2]
     lengths = jnp.asarray(prompts.lengths, jnp.int32)
@@ -84,13 +106,16 @@ def _generate(
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
     keys = jax.random.split(jax.random.key(0) if key is None else key, steps)
 
-    def step(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
-        cache, logits = carry
+    def step(carry: tuple[Any, Array, Any], key: Array) -> tuple[tuple[Any, Array, Any], Array]:
+        cache, logits, state = carry
+        if grammar is not None:
+            logits = jnp.where(grammar.allowed(state), logits, -jnp.inf)
         token = _sample(key, logits, temperature, top_k, top_p)
+        state = None if grammar is None else grammar.after(state, token)
         logits, cache = apply(decoder, params, token[:, None], cache=cache)
-        return (cache, logits[:, 0]), token
+        return (cache, logits[:, 0], state), token
 
-    _, tokens = jax.lax.scan(step, (cache, last), keys)
+    _, tokens = jax.lax.scan(step, (cache, last, None if grammar is None else grammar.start(n)), keys)
     return tokens.T
 
 

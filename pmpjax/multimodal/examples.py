@@ -118,8 +118,8 @@ class Layout:
             )
 
     def id(self, name: str) -> int:
-        """The id of a special token."""
-        return self.tokenizer.token_to_id(name)
+        """The id of a special token; KeyError where there is none."""
+        return self.tokenizer.get_vocab()[name]
 
     def ids(self, marked: str) -> list[int]:
         """The ids of marked text."""

@@ -1,4 +1,4 @@
-"""What a small model is taught: a mixture of captions, phrases to find, boxes to name, and phrases that are not there."""
+"""What a small model is taught: a mixture of captions, phrases to find, boxes to name, and phrases that fit nothing."""
 
 import dataclasses
 from collections.abc import Mapping
