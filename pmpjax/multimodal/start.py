@@ -12,7 +12,7 @@ from pmpjax.multimodal.examples import Layout
 
 
 def plane_code(side: int, width: int) -> Float[np.ndarray, "p d"]:
-    """c = [w(x); w(y)] of the centres of side x side cells, w(t) = [sin f t; cos f t], f from pi to 16 pi, geometric.
+    """c = [w(x); w(y)] of the centres of side x side cells, w(t) = [sin f t; cos f t], f from pi to pi side / 2, geometric.
 
     Neighbours have similar codes, and each code's mean square is 1 / 2; what `width` leaves over is zero.
 
@@ -21,7 +21,7 @@ def plane_code(side: int, width: int) -> Float[np.ndarray, "p d"]:
     ((16, 16), True)
     """
     waves = width // 4
-    frequencies = np.pi * 2.0 ** np.linspace(0, 4, waves)
+    frequencies = np.pi * (side / 2) ** np.linspace(0, 1, waves)  # the fastest turns by pi / 2 a cell
     at = (np.arange(side) + 0.5) / side
     angles = at[:, None] * frequencies
     wave = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
