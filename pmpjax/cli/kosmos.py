@@ -12,7 +12,8 @@ def train(arguments: list[str], name: str, announce: Callable[[Path], None]) -> 
     from rich.table import Table
 
     from pmpjax.multimodal import report
-    from pmpjax.multimodal.training import PRESETS, KosmosTrainConfig, run
+    from pmpjax.multimodal.config import PRESETS, KosmosTrainConfig
+    from pmpjax.multimodal.training import run
 
     preset = value_of(arguments, "--preset", "default")
     config, out, _ = parse(

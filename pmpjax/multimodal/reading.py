@@ -15,7 +15,7 @@ from pmpjax.multimodal.examples import Example, Layout, grounded, image_rows, re
 from pmpjax.multimodal.grammar import BEHIND_PHRASE, OPEN, box_grammar
 from pmpjax.multimodal.markup import GROUNDING, Grounded, read_markup
 
-_ROUND = 8  # lengths of rows are multiples of it: few lengths, few compilations
+_ROUND = 32  # lengths of rows are multiples of it: few lengths, few compilations
 _BOX_STEPS = 4  # <object>, two locations, </object>
 
 

@@ -12,7 +12,7 @@ from pmpjax.multimodal.examples import Layout
 
 
 def plane_code(side: int, width: int) -> Float[np.ndarray, "p d"]:
-    """c = [w(x); w(y)] of the centres of side x side cells, w(t) = [sin f t; cos f t], f from pi to pi side / 2, geometric.
+    """c = [w(x); w(y)] of the centres of side x side cells, w(t) = [sin f t; cos f t], f from pi to side pi / 2.
 
     Neighbours have similar codes, and each code's mean square is 1 / 2; what `width` leaves over is zero.
 
