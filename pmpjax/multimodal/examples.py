@@ -144,8 +144,10 @@ def image_rows(examples: Sequence[Example], layout: Layout, length: int | None =
         length: of all rows, so that they compile once; None: the longest one's.
         ended: whether an answer ends with the end token; False for prompts to write on from.
 
-    Raises ValueError for a row that is longer, with its text.
+    Raises ValueError for a row that is longer, with its text, and for no example.
     """
+    if not examples:
+        raise ValueError("there is no example to make rows of; give at least one")
     head = [layout.id(BEGIN), layout.id(IMAGE), *[layout.id(IMAGE)] * layout.latents, layout.id(END_IMAGE)]
     tail = [layout.id(layout.end)] if ended else []
     parts = [(head + layout.ids(one.prompt), layout.ids(one.answer) + tail) for one in examples]

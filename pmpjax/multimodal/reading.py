@@ -81,6 +81,8 @@ def write(
         steps: tokens at most.
         begin, switched: as in `box_grammar`.
     """
+    if not examples:
+        return []
     layout, decoder = reader.layout, Decoder(reader.kosmos.config.decoder)
     grammar = box_grammar(layout.tokenizer, layout.locations, begin, switched, layout.end)
     texts: list[Grounded] = []

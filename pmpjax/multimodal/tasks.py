@@ -110,13 +110,14 @@ def measure(reader: Reader, sets: Sets, seed: int, asked: Callable[[int], None] 
     """Every task on the sets.
 
     Keys: `recall` and `mean_iou` {phrases, phrases_blank, phrases_ceiling, referring, referring_blank, held_out,
-    held_out_ceiling}; `rejection` {absent, phrases}; `naming` {accuracy, chance, held_out}, by options; `switch`
+    held_out_ceiling}, those of referring where a scene has two objects; `rejection` {absent, phrases}; `naming` {accuracy, chance, held_out}, by options; `switch`
     {with_boxes, without}: the share of captions that have a box; `asked`: how many.
     """
     locations = reader.layout.locations
     asks = {"phrases": phrase_questions(sets.known), "referring": referring_questions(sets.known)}
     asks["held_out"] = phrase_questions(sets.held_out, first=True)
-    asks |= {f"{name}_blank": blanked(asks[name]) for name in ("phrases", "referring")}
+    asks = {name: questions for name, questions in asks.items() if questions}  # lone objects have no relation
+    asks |= {f"{name}_blank": blanked(asks[name]) for name in ("phrases", "referring") if name in asks}
     found = {name: _answers(reader, questions, asked) for name, questions in asks.items()}
     gold = {name: [one.boxes for one in questions] for name, questions in asks.items()}
     shares = {name: recall(found[name], gold[name]) for name in asks}

@@ -132,7 +132,7 @@ def _heldout(config: KosmosTrainConfig, layout: Layout, kosmos: Kosmos) -> Calla
     """params -> nats per token of the answers' text and of their locations, on rows of another seed."""
     lessons = Lessons(config.heldout, config.seed + 500_009, layout, config.length, config.scenes, config.mixture)
     kept = [lessons[index] for index in range(config.heldout)]
-    rows = rows_of({name: np.stack([one[name] for one in kept]) for name in kept[0]})
+    rows = rows_of({name: jnp.stack([one[name] for one in kept]) for name in kept[0]})
     where = rows.predicted & (rows.tokens >= layout.id("<patch_index_0000>"))
     parts = {"locations": rows._replace(predicted=where), "text": rows._replace(predicted=rows.predicted & ~where)}
     loss = image_token_loss(kosmos)

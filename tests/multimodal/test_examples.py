@@ -76,6 +76,11 @@ def test_a_row_over_the_length_is_named(layout):
         image_rows([Example(IMAGE, "", "a"), Example(IMAGE, "", "a red disc")], layout, 9)
 
 
+def test_no_example_is_said(layout):
+    with pytest.raises(ValueError, match="no example"):
+        image_rows([], layout)
+
+
 @pytest.mark.parametrize("phrase", ["", "  ", "a <object> trick"])
 def test_phrases_that_are_none_are_refused(phrase):
     with pytest.raises(ValueError, match=r"empty|markup"):
