@@ -18,7 +18,7 @@ from pmpjax.models.losses import Parameters, TokenRows
 @runtime_checkable
 class TokenGrammar(Protocol):
     """Which tokens may follow, by what was written before: a pytree of arrays, such as
-    `pmpjax.multimodal.BoxGrammar`.
+    `pmpjax.multimodal.grammar.BoxGrammar`.
     """
 
     def start(self, rows: int) -> Any:

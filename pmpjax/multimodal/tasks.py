@@ -110,8 +110,9 @@ def measure(reader: Reader, sets: Sets, seed: int, asked: Callable[[int], None] 
     """Every task on the sets.
 
     Keys: `recall` and `mean_iou` {phrases, phrases_blank, phrases_ceiling, referring, referring_blank, held_out,
-    held_out_ceiling}, those of referring where a scene has two objects; `rejection` {absent, phrases}; `naming` {accuracy, chance, held_out}, by options; `switch`
-    {with_boxes, without}: the share of captions that have a box; `asked`: how many.
+    held_out_ceiling}, those of referring where a scene has two objects; `rejection` {absent, phrases}; `naming`
+    {accuracy, held_out, chance}, by options; `switch` {with_boxes, without}: the share of captions that have a box;
+    `asked`: how many.
     """
     locations = reader.layout.locations
     asks = {"phrases": phrase_questions(sets.known), "referring": referring_questions(sets.known)}
