@@ -46,13 +46,13 @@ class KosmosTrainConfig:
     width: int = 128
     layers: int = 3
     vision_width: int = 96
-    vision_layers: int = 3
+    vision_layers: int = 2
     patch: int = 4
     scenes: SceneConfig = dataclasses.field(default_factory=SceneConfig)
     mixture: Mixture = dataclasses.field(default_factory=Mixture)
     length: int = 56
     batch: int = 32
-    steps: int = 4_000
+    steps: int = 5_000
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(1e-3, warmup_steps=100, weight_decay=0.01, schedule="cosine")
     )

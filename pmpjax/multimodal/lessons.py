@@ -36,7 +36,7 @@ class Mixture:
     """
 
     plain: float = 0.1
-    find: float = 0.3
+    find: float = 0.4
     name: float = 0.1
     absent: float = 0.1
 
