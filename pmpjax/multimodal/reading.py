@@ -95,22 +95,27 @@ def write(
 
 
 def option_scores(
-    reader: Reader, images: Sequence[np.ndarray], boxes: Float[np.ndarray, "n 4"], options: Sequence[Sequence[str]]
+    reader: Reader,
+    images: Sequence[np.ndarray],
+    boxes: Float[np.ndarray, "n 4"],
+    options: Sequence[Sequence[str]],
+    asked: Callable[[int], None] = lambda rows: None,
 ) -> Float[np.ndarray, "n c"]:
     """s[n, c] = (1 / T) log p(option c, end | image n, "it" in box n, "is"), T its tokens: referring generation.
 
     Args:
         options: as many for each image.
+        asked: told of the number of options that are scored, after each batch.
     """
     examples = [
         referred(image, box[None], option, reader.layout.locations)
         for image, box, row in zip(images, boxes, options, strict=True)
         for option in row
     ]
-    losses = [
-        np.asarray(_losses(reader.kosmos, reader.params, rows))[:count]
-        for rows, count in _batches(_rows(examples, reader.layout), reader.batch)
-    ]
+    losses = []
+    for rows, count in _batches(_rows(examples, reader.layout), reader.batch):
+        losses.append(np.asarray(_losses(reader.kosmos, reader.params, rows))[:count])
+        asked(count)
     return -np.concatenate(losses).reshape(len(images), -1)
 
 

@@ -106,6 +106,13 @@ def scene_sets(count: int, seed: int, config: SceneConfig) -> Sets:
     return Sets(known, [draw_scene(own, index, config, held_out=True) for index in range(count)])
 
 
+def asked_in_all(sets: Sets) -> int:
+    """What `measure` tells `asked` in all: phrases, and options of names."""
+    twice = len(phrase_questions(sets.known)) + len(referring_questions(sets.known))
+    scenes = len(sets.known) + len(sets.held_out)
+    return 2 * twice + scenes + len(KINDS) * scenes
+
+
 def measure(reader: Reader, sets: Sets, seed: int, asked: Callable[[int], None] = lambda rows: None) -> dict[str, Any]:
     """Every task on the sets.
 
@@ -132,8 +139,8 @@ def measure(reader: Reader, sets: Sets, seed: int, asked: Callable[[int], None] 
         "mean_iou": overlaps,
         "rejection": {"absent": rejection(absent), "phrases": rejection(found["phrases"])},
         "naming": {
-            "accuracy": _naming(reader, sets.known),
-            "held_out": _naming(reader, sets.held_out),
+            "accuracy": _naming(reader, sets.known, asked),
+            "held_out": _naming(reader, sets.held_out, asked),
             "chance": 1 / len(KINDS),
         },
         "switch": {
@@ -147,11 +154,11 @@ def _answers(reader: Reader, questions: Sequence[Question], asked: Callable[[int
     return ground(reader, [one.image for one in questions], [one.phrase for one in questions], asked)
 
 
-def _naming(reader: Reader, scenes: Sequence[Scene]) -> float:
+def _naming(reader: Reader, scenes: Sequence[Scene], asked: Callable[[int], None]) -> float:
     """The first object's kind among all kinds, by the log-probabilities of their names."""
     names = [f"a {kind}" for kind in KINDS]
     boxes = np.stack([scene.boxes[0] for scene in scenes])
-    scores = option_scores(reader, [scene.image for scene in scenes], boxes, [names] * len(scenes))
+    scores = option_scores(reader, [scene.image for scene in scenes], boxes, [names] * len(scenes), asked)
     return float(np.mean([KINDS[best] == scene.kinds[0] for best, scene in zip(scores.argmax(1), scenes, strict=True)]))
 
 

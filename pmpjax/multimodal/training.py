@@ -19,7 +19,15 @@ from pmpjax.multimodal.lessons import Lessons, rows_of, scene_tokenizer
 from pmpjax.multimodal.reading import Reader, ground
 from pmpjax.multimodal.report import Shown, write_report
 from pmpjax.multimodal.start import start
-from pmpjax.multimodal.tasks import Question, Sets, absent_questions, measure, phrase_questions, referring_questions
+from pmpjax.multimodal.tasks import (
+    Question,
+    Sets,
+    absent_questions,
+    asked_in_all,
+    measure,
+    phrase_questions,
+    referring_questions,
+)
 from pmpjax.multimodal.tasks import scene_sets as sets_of
 from pmpjax.runs import RunError, read_arrays, read_json, stored_config, write_arrays, write_json
 from pmpjax.runs.files import plain, sha256
@@ -166,7 +174,7 @@ def _questions(config: KosmosTrainConfig) -> list[Question]:
 def _measure(at: View) -> None:
     config, sets = at.config, _sets(at.config)
     reader, shown = _reader(config, at.folders["train"]), _questions(config)
-    with at.progress("measure") as bar:
+    with at.progress("measure", asked_in_all(sets) + len(shown)) as bar:
         write_json(at.folder / "tasks.json", measure(reader, sets, config.seed, bar.update))
         found = ground(reader, [one.image for one in shown], [one.phrase for one in shown], bar.update)
     write_json(at.folder / "shown.json", [boxes.tolist() for boxes in found])

@@ -45,7 +45,7 @@ def test_a_mixture_of_one_kind_has_that_alone(kind):
 
 
 def test_boxes_are_written_behind_the_switch_alone():
-    for example in drawn(Mixture(plain=0.5)):
+    for example in drawn(Mixture(plain=0.4)):
         assert ("<object>" in example.prompt + example.answer) <= example.prompt.startswith("<grounding>")
 
 

@@ -82,7 +82,9 @@ def test_captions_have_boxes_behind_the_switch_alone(reader):
 
 def test_a_box_is_named_by_the_best_option(reader):
     images, boxes = [picture(LEFT), picture(RIGHT)], np.concatenate([LEFT, RIGHT])
-    scores = option_scores(reader, images, boxes, [["a disc", "a cross"]] * 2)
+    told = []
+    scores = option_scores(reader, images, boxes, [["a disc", "a cross"]] * 2, told.append)
+    assert told == [4]
     assert scores.shape == (2, 2) and scores.argmax(axis=1).tolist() == [0, 1] and (scores <= 0).all()
 
 
