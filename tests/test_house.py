@@ -150,10 +150,12 @@ def test_pds_stays_small():
 COVERED_BY = {
     "pmpjax/cli/contexts": "tests/contexts/structured_prompting/test_command.py",
     "pmpjax/cli/fine_tuning": "tests/prototypes/fine_tuning/test_command.py",
+    "pmpjax/multimodal/config": "tests/multimodal/test_training.py",
     "pmpjax/models/kosmos_files": "tests/models/test_kosmos.py",
     "pmpjax/models/new_folders": "tests/models/test_io.py",
     "pmpjax/models/recording": "tests/models/test_options.py",
     "pmpjax/models/settings": "tests/models/test_io.py",
+    "pmpjax/cli/kosmos": "tests/multimodal/test_training.py",
     "pmpjax/cli/law": "tests/test_cli.py",
     "pmpjax/cli/options": "tests/test_cli.py",
     "pmpjax/cli/pds": "tests/test_cli.py",

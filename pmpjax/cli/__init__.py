@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pmpjax.cli import contexts, doctor, fine_tuning, icl, law, pds, prototypes, training
+from pmpjax.cli import contexts, doctor, fine_tuning, icl, kosmos, law, pds, prototypes, training
 from pmpjax.cli.options import Command
 from pmpjax.runs import RunError
 from pmpjax.runs.errors import nearest
 from pmpjax.runs.interrupt import deferred
 
-_ROOMS = (pds, training, law, contexts, icl, prototypes, fine_tuning, doctor)
+_ROOMS = (pds, training, law, contexts, icl, prototypes, fine_tuning, kosmos, doctor)
 COMMANDS: dict[tuple[str, ...], Command] = {name: command for room in _ROOMS for name, command in room.COMMANDS.items()}
 
 

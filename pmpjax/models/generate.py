@@ -6,6 +6,7 @@ from pmpjax.models.attention import Attached
 from pmpjax.models.decoder import Decoder
 from pmpjax.models.losses import Parameters, TokenRows
 from pmpjax.models.search.decoding import sample
+from pmpjax.models.search.masks import TokenMask
 from pmpjax.models.search.sampling import Sampling
 
 
@@ -20,6 +21,7 @@ def generate(
     top_k: int = 0,
     top_p: float | Array = 1.0,
     attached: Attached | None = None,
+    mask: TokenMask | None = None,
 ) -> Int[Array, "n steps"]:
     """tokens ~ softmax(logits / temperature) over the most probable ones, one after another.
 
@@ -35,6 +37,7 @@ def generate(
         top_k: only the k most probable tokens count (0: all).
         top_p: only the most probable tokens that together have this probability count, at least one.
         attached: what every row sees before its prompt, as `pmpjax.contexts.attach` makes it of demonstrations.
+        mask: what may be written.
 
     Returns:
         [N, steps] int32. A row that has ended goes on: cut it at the end-of-document token.
@@ -48,4 +51,4 @@ def generate(
     (2, 5)
     """
     sampling = Sampling(temperature, top_k, top_p)
-    return sample(decoder, params, prompts, steps, sampling, key=key, attached=attached).tokens
+    return sample(decoder, params, prompts, steps, sampling, key=key, mask=mask, attached=attached).tokens
