@@ -38,6 +38,7 @@ def trained(tmp_path_factory):
     return out, run(SMALLEST, out)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_metrics_and_a_page_of_pictures(trained):
     out, metrics = trained
     assert json.loads((out / "metrics.json").read_text()) == metrics
@@ -49,17 +50,20 @@ def test_a_run_leaves_metrics_and_a_page_of_pictures(trained):
     assert not (out / "train" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_made_again(trained):
     out, metrics = trained
     stamp = (out / "train" / "params.npz").stat().st_mtime_ns
     assert run(SMALLEST, out) == metrics and (out / "train" / "params.npz").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_another_config_is_refused(trained):
     with pytest.raises(RunError, match="width"):
         run(dataclasses.replace(SMALLEST, width=32), trained[0])
 
 
+@pytest.mark.slow
 def test_ground_draws_into_a_png(trained, tmp_path, capsys):
     Image.fromarray(draw_scene(0, 0).image).resize((96, 96)).save(tmp_path / "scene.png")
     assert main(["kosmos", "ground", "--run", str(trained[0]), str(tmp_path / "scene.png"), "a red square"]) == 0
@@ -68,6 +72,7 @@ def test_ground_draws_into_a_png(trained, tmp_path, capsys):
     assert np.asarray(Image.open(tmp_path / "scene.boxes.png")).shape == (288, 288, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "phrase"), [("absent.png", "a disc"), ("scene.png", "a <object>")])
 def test_ground_refuses_what_it_cannot_read(trained, tmp_path, capsys, file, phrase):
     Image.fromarray(draw_scene(0, 0).image).save(tmp_path / "scene.png")
