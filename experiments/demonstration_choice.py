@@ -21,7 +21,7 @@ from pmpjax.runs.progress import progress
 from pmpjax.scoring.options import Item, option_ids, option_log_probabilities
 from pmpjax.statistics import estimate, paired_difference
 
-TASK = with_classes(load_task("debian-sections"), ("games", "science", "net", "sound"))
+TASK = with_classes(load_task("debian-sections"), ("doc", "net", "python", "science"))
 TEMPLATE = Template("{text}\nSection:", {name: f" {name}" for name in TASK.classes})
 EACH, LABELLED, TESTED, DRAWS = 4, 6, 100, 5
 

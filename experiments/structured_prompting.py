@@ -29,7 +29,7 @@ class Options:
     """What to measure. Seeds are the first draws."""
 
     model: str = "smollm2"
-    classes: tuple[str, ...] = ("games", "science", "net", "sound")
+    classes: tuple[str, ...] = ("doc", "net", "python", "science")
     groups: tuple[int, ...] = (1, 2, 4, 8)
     seeds: int = 5
     draws: int = 20
