@@ -5,7 +5,7 @@ from typing import Literal
 
 from pmpjax.models import Kosmos, KosmosConfig, VisionConfig, magneto
 from pmpjax.multimodal.boxes import PatchLocations
-from pmpjax.multimodal.lessons import Mixture
+from pmpjax.multimodal.scene_rows import Mixture
 from pmpjax.multimodal.scenes import SceneConfig
 from pmpjax.train.optimizers import OptimizerConfig, rate_schedule
 

@@ -58,7 +58,7 @@ def box_grammar(
         begin: `BEHIND_PHRASE` for a prompt that ends with `</phrase>`, `FIRST` for one that ends with `<object>`.
         switched: whether `<grounding>` stands in the prompt; if not, text alone may be written.
 
-    >>> from pmpjax.multimodal.lessons import scene_tokenizer
+    >>> from pmpjax.multimodal.scene_rows import scene_tokenizer
     >>> tokenizer = scene_tokenizer(PatchLocations(2))
     >>> mask = box_grammar(tokenizer, PatchLocations(2), begin=BEHIND_PHRASE)
     >>> state = mask.after(mask.begin(jnp.zeros(1), 1, 4), jnp.array(tokenizer.token_to_id("<object>")))

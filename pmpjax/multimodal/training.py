@@ -15,9 +15,9 @@ from pmpjax.data.tokenizer import load_tokenizer, vocabulary_size
 from pmpjax.models import Kosmos, image_example_losses, image_token_loss, parameter_count
 from pmpjax.multimodal.config import KosmosTrainConfig
 from pmpjax.multimodal.examples import Layout
-from pmpjax.multimodal.lessons import Lessons, rows_of, scene_tokenizer
 from pmpjax.multimodal.reading import Reader, ground
 from pmpjax.multimodal.report import Shown, write_report
+from pmpjax.multimodal.scene_rows import SceneRows, rows_of, scene_tokenizer
 from pmpjax.multimodal.start import start
 from pmpjax.multimodal.tasks import (
     Question,
@@ -92,8 +92,8 @@ def _train(at: View) -> None:
     tokenizer = scene_tokenizer(config.locations)
     tokenizer.save(str(folder / "tokenizer.json"))
     layout, kosmos = _layout(config, tokenizer), config.kosmos(vocabulary_size(tokenizer))
-    lessons = Lessons(config.steps * config.batch, config.seed, layout, config.length, config.scenes, config.mixture)
-    first = rows_of({name: value[None] for name, value in lessons[0].items()})
+    rows = SceneRows(config.steps * config.batch, config.seed, layout, config.length, config.scenes, config.mixture)
+    first = rows_of({name: value[None] for name, value in rows[0].items()})
     params = start(kosmos, layout, first, config.seed)
     rates = np.asarray(jax.vmap(rate_schedule(config.optimizer, config.steps))(jnp.arange(config.steps)))
     with (
@@ -106,7 +106,7 @@ def _train(at: View) -> None:
         trained = train(
             train_step(image_example_losses(kosmos), adamw(config.optimizer, config.steps), steps_per_call=4),
             params,
-            token_stream(lessons, batch=config.batch, seed=config.seed).map(rows_of),
+            token_stream(rows, batch=config.batch, seed=config.seed).map(rows_of),
             config.steps,
             saving=Saving(
                 folder / "checkpoints",
@@ -138,8 +138,8 @@ def _show(bar: Bar) -> Callable[[Report], None]:
 
 def _heldout(config: KosmosTrainConfig, layout: Layout, kosmos: Kosmos) -> Callable[[Any], dict[str, Any]]:
     """params -> nats per token of the answers' text and of their locations, on rows of another seed."""
-    lessons = Lessons(config.heldout, config.seed + 500_009, layout, config.length, config.scenes, config.mixture)
-    kept = [lessons[index] for index in range(config.heldout)]
+    source = SceneRows(config.heldout, config.seed + 500_009, layout, config.length, config.scenes, config.mixture)
+    kept = [source[index] for index in range(config.heldout)]
     rows = rows_of({name: jnp.stack([one[name] for one in kept]) for name in kept[0]})
     where = rows.predicted & (rows.tokens >= layout.id("<patch_index_0000>"))
     parts = {"locations": rows._replace(predicted=where), "text": rows._replace(predicted=rows.predicted & ~where)}

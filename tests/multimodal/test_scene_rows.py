@@ -1,11 +1,11 @@
-"""The mixture of lessons: shares, the same rows from a seed, what is given and asked, words as tokens."""
+"""Rows of scenes: shares of the mixture, the same rows from a seed, what is given and asked, words as tokens."""
 
 import numpy as np
 import pytest
 
 from pmpjax.multimodal import PatchLocations
 from pmpjax.multimodal.examples import NOT_HERE, Layout
-from pmpjax.multimodal.lessons import RELATIONS, Lessons, Mixture, lesson, scene_tokenizer
+from pmpjax.multimodal.scene_rows import RELATIONS, Mixture, SceneRows, scene_example, scene_tokenizer
 from pmpjax.multimodal.scenes import COLOURS, SHAPES, SceneConfig, draw_scene
 
 LOCATIONS = PatchLocations(16)
@@ -18,7 +18,7 @@ def layout():
 
 def drawn(mixture, count=300):
     random = np.random.default_rng(0)
-    return [lesson(draw_scene(0, index), random, LOCATIONS, mixture) for index in range(count)]
+    return [scene_example(draw_scene(0, index), random, LOCATIONS, mixture) for index in range(count)]
 
 
 def kind_of(example):
@@ -50,18 +50,18 @@ def test_boxes_are_written_behind_the_switch_alone():
 
 
 def test_rows_fit_and_come_again(layout):
-    lessons, again = (Lessons(200, 5, layout, 56) for _ in range(2))
+    rows, again = (SceneRows(200, 5, layout, 56) for _ in range(2))
     for index in range(200):
-        row = lessons[index]
+        row = rows[index]
         assert row["predicted"].sum() > 1 and row["images"].shape == (1, 32, 32, 3)
-    np.testing.assert_array_equal(lessons[7]["tokens"], again[7]["tokens"])
+    np.testing.assert_array_equal(rows[7]["tokens"], again[7]["tokens"])
     with pytest.raises(IndexError):
-        lessons[200]
+        rows[200]
 
 
 def test_scenes_of_one_object_have_no_relation_to_ask_about(layout):
-    lessons = Lessons(20, 0, layout, 56, SceneConfig(objects=1), Mixture(0.0, 1.0, 0.0, 0.0))
-    assert not any("the shape" in layout.text(lessons[index]["tokens"][19:]) for index in range(20))
+    rows = SceneRows(20, 0, layout, 56, SceneConfig(objects=1), Mixture(0.0, 1.0, 0.0, 0.0))
+    assert not any("the shape" in layout.text(rows[index]["tokens"][19:]) for index in range(20))
 
 
 def test_a_word_is_a_token(layout):

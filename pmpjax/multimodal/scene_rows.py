@@ -1,4 +1,4 @@
-"""What a small model is taught: a mixture of captions, phrases to find, boxes to name, and phrases that fit nothing."""
+"""Rows to train on: a mixture of captions, phrases to find, boxes to name, and phrases that fit nothing."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -54,14 +54,14 @@ def scene_tokenizer(locations: PatchLocations) -> Tokenizer:
     return location_tokenizer(texts, locations)
 
 
-class Lessons:
+class SceneRows:
     """Row i: of scene i of a seed, one of the mixture's tasks; a source of random access for `token_stream`.
 
     Args:
         count: rows that there are. length: tokens of a row.
 
-    >>> lessons = Lessons(2, 0, Layout(scene_tokenizer(PatchLocations(8)), PatchLocations(8), 4), 64)
-    >>> sorted(lessons[0]), lessons[1]["tokens"].shape
+    >>> rows = SceneRows(2, 0, Layout(scene_tokenizer(PatchLocations(8)), PatchLocations(8), 4), 64)
+    >>> sorted(rows[0]), rows[1]["tokens"].shape
     (['images', 'lengths', 'places', 'predicted', 'tokens'], (64,))
     """
 
@@ -81,14 +81,15 @@ class Lessons:
         return self._count
 
     def __repr__(self) -> str:  # grain writes it into messages
-        return f"Lessons(count={self._count}, seed={self._seed})"
+        return f"SceneRows(count={self._count}, seed={self._seed})"
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, np.ndarray]:
         number = index.__index__()
         if not 0 <= number < self._count:
             raise IndexError(number)
         random = np.random.Generator(np.random.PCG64([self._seed, number, 2]))
-        example = lesson(draw_scene(self._seed, number, self._scenes), random, self._layout.locations, self._mixture)
+        scene = draw_scene(self._seed, number, self._scenes)
+        example = scene_example(scene, random, self._layout.locations, self._mixture)
         rows = image_rows([example], self._layout, self._length)
         fields = {name: getattr(rows, name) for name in ("tokens", "lengths", "images", "places", "predicted")}
         return {name: value[0] for name, value in fields.items()}
@@ -99,7 +100,7 @@ def rows_of(batch: Mapping[str, Any]) -> ImageRows:
     return ImageRows(**batch)
 
 
-def lesson(scene: Scene, random: np.random.Generator, locations: PatchLocations, mixture: Mixture) -> Example:
+def scene_example(scene: Scene, random: np.random.Generator, locations: PatchLocations, mixture: Mixture) -> Example:
     """One of the mixture's tasks for a scene, and of it a random one."""
     tasks = [field.name for field in dataclasses.fields(mixture)]
     shares = np.array(dataclasses.astuple(mixture))
