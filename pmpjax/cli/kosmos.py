@@ -1,5 +1,6 @@
 """`pmpjax kosmos train` and `pmpjax kosmos ground`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def ground(arguments: list[str], name: str, announce: Callable[[Path], None]) ->
     from pmpjax.multimodal.geometry import read_image, resize
     from pmpjax.multimodal.reading import ground as find
     from pmpjax.multimodal.report import draw_boxes
+    from pmpjax.multimodal.scene_rows import PHRASES, unknown_words
     from pmpjax.multimodal.training import load_reader
 
     def options(
@@ -65,6 +67,10 @@ def ground(arguments: list[str], name: str, announce: Callable[[Path], None]) ->
         return image, phrase, run, out or image.with_suffix(".boxes.png")
 
     image, phrase, run, out = tyro.cli(options, prog=name, args=arguments)
+    if unknown := unknown_words(phrase):
+        print(
+            f"note: no phrase in training had {', '.join(unknown)}; it had phrases such as {PHRASES}", file=sys.stderr
+        )
     pixels = read_image(image)
     reader, config = load_reader(run)
     square, placement = resize(pixels, config.scenes.size)

@@ -168,8 +168,10 @@ def show_table(title: str, rows: dict[str, str]) -> None:
     """Prints what was found, a line each."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    # As text, not as markup: a class may be called [spam].
+    table = Table(title=Text(title), show_header=False, title_justify="left")
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(Text(key), Text(value))
     Console().print(table)

@@ -17,7 +17,7 @@ from pmpjax.models.encoder import (
 )
 from pmpjax.models.encoder_files import load_encoder
 from pmpjax.models.generate import generate
-from pmpjax.models.io import load_pretrained, save_pretrained
+from pmpjax.models.io import load_decoder, load_pretrained, save_pretrained
 from pmpjax.models.kosmos import (
     EmbeddedRows,
     ImageRows,
@@ -78,6 +78,7 @@ __all__ = [
     "image_token_loss",
     "initialise",
     "label_mask",
+    "load_decoder",
     "load_encoder",
     "load_pretrained",
     "magneto",

@@ -49,6 +49,17 @@ from pmpjax.models.tensor_files import (
 )
 
 
+def load_decoder(source: Path | str, *, scan_layers: bool = False) -> tuple[DecoderConfig, Parameters]:
+    """`load_pretrained` of a model of text alone.
+
+    Raises ValueError for a Kosmos-2, whose decoder alone would be another model; else as `load_pretrained`.
+    """
+    config, params = load_pretrained(source, scan_layers=scan_layers)
+    if not isinstance(config, DecoderConfig):
+        raise ValueError(f"{source} holds a Kosmos-2, which reads images as well; name a model of text alone")
+    return config, params
+
+
 def save_pretrained(
     folder: Path | str,
     config: DecoderConfig | KosmosConfig,

@@ -178,8 +178,8 @@ def image_label_mask(rows: ImageRows) -> Float[Array, "n labels"]:
     """
     mask = label_mask(rows)
     if rows.places is not None:
-        mask = mask * ~jnp.asarray(rows.places)[:, 1:]
-    return mask if rows.predicted is None else mask * jnp.asarray(rows.predicted)[:, 1:]
+        mask = mask * ~jnp.asarray(rows.places, bool)[:, 1:]
+    return mask if rows.predicted is None else mask * jnp.asarray(rows.predicted, bool)[:, 1:]
 
 
 def image_example_losses(kosmos: Kosmos):

@@ -37,6 +37,8 @@ class BoxCodec:
         Raises ValueError with the rows that are not boxes: outside the image, reversed, empty, or not numbers.
         """
         found = np.asarray(numbers, float)
+        if found.size == 0:
+            return np.zeros((0, 4))
         if found.ndim != 2 or found.shape[1] != 4:
             raise ValueError(f"boxes have shape {list(found.shape)}, expected [N, 4]; give a list of four numbers each")
         return checked(_swapped(found / self._side(size), self.order), self.scale)

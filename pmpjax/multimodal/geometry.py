@@ -120,7 +120,7 @@ def read_image(path: Path | str, most: int = _PIXELS) -> UInt8[np.ndarray, "y x 
                 if opened.width * opened.height > most:
                     sides = f"{opened.width} x {opened.height} pixels"
                     raise ValueError(f"{path} has {sides}, expected at most {most:,}; make it smaller")
-                upright = ImageOps.exif_transpose(opened)
+                upright = _eight_bits(ImageOps.exif_transpose(opened), path)
                 if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
                     cutout = upright.convert("RGBA")
                     ground = Image.new("RGBA", cutout.size, (*_GROUND, 255))
@@ -128,5 +128,16 @@ def read_image(path: Path | str, most: int = _PIXELS) -> UInt8[np.ndarray, "y x 
                 return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no image that can be read; convert it to PNG or JPEG") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # pillow's for cut off and broken files
+    except Image.DecompressionBombError as error:  # pillow's own limit, whatever `most`
+        raise ValueError(f"{path} has too many pixels ({error}); make it smaller") from error
+    except (OSError, SyntaxError) as error:  # pillow's for cut off and broken files
         raise ValueError(f"{path} cannot be read ({error}); look whether it is there and whole") from error
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """16 bits of grey as 8; pillow's own conversion would clip them."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"{path} has pixels of an unknown range (mode {image.mode}); convert it to 8 bits")
+    return image

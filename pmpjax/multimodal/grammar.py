@@ -39,6 +39,8 @@ _EDGES = (
     (ENDED, _END, ENDED),
 )
 _FORBIDDEN = -1
+_TO_CLOSE = np.array([0, 2, 1, 3, 2, 1, 0, 3], np.int32)
+"""Tokens that close the markup from each mode."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -52,7 +54,8 @@ def box_grammar(
     """Marked text of Kosmos-2: (text | <phrase> text </phrase> [boxes] | boxes)*, boxes = <object> L L ... </object>.
 
     The second location of a box is neither above nor left of the first. Without the switch no markup may be written.
-    A state is (mode, number of the first corner). The same arguments give the same mask, which is compiled once.
+    Markup is begun only where the steps to come can close it. A state is (mode, number of the first corner, steps to
+    come). The same arguments give the same mask, which is compiled once.
 
     Args:
         begin: `BEHIND_PHRASE` for a prompt that ends with `</phrase>`, `FIRST` for one that ends with `<object>`.
@@ -72,19 +75,20 @@ def box_grammar(
             edges[mode, kind] = following
     side = locations.side
 
-    def start(tokens: Array, length: Any, steps: int) -> tuple[Array, Array]:
-        return jnp.int32(begin), jnp.int32(0)
+    def start(tokens: Array, length: Any, steps: int) -> tuple[Array, Array, Array]:
+        return jnp.int32(begin), jnp.int32(0), jnp.int32(steps)
 
-    def allowed(state: tuple[Array, Array]) -> Bool[Array, " v"]:
-        mode, first = state
-        follows = jnp.asarray(edges)[mode][kinds] != _FORBIDDEN
+    def allowed(state: tuple[Array, Array, Array]) -> Bool[Array, " v"]:
+        mode, first, left = state
+        following = jnp.asarray(edges)[mode][kinds]
+        follows = (following != _FORBIDDEN) & (jnp.asarray(_TO_CLOSE)[following] < left)
         level_or_after = (numbers % side >= first % side) & (numbers // side >= first // side)
         return follows & ((mode != SECOND) | level_or_after)
 
-    def after(state: tuple[Array, Array], token: Array) -> tuple[Array, Array]:
-        mode, first = state
+    def after(state: tuple[Array, Array, Array], token: Array) -> tuple[Array, Array, Array]:
+        mode, first, left = state
         following = jnp.asarray(edges)[mode, jnp.asarray(kinds)[token]]
-        return following, jnp.where(mode == FIRST, jnp.asarray(numbers)[token], first)
+        return following, jnp.where(mode == FIRST, jnp.asarray(numbers)[token], first), left - 1
 
     return TokenMask(start, allowed, after)
 

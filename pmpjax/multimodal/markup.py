@@ -106,7 +106,8 @@ def read_markup(marked: str, locations: PatchLocations = PatchLocations()) -> Gr
     spans, problems, read = [], [], []
     for match in _OBJECT.finditer(code):
         read.append(match.span())
-        numbers = np.asarray(re.findall(r"<patch_index_(\d+)>", match[2]), int).reshape(-1, 2)
+        found = [min(int(number), locations.size) for number in re.findall(r"<patch_index_(\d+)>", match[2])]
+        numbers = np.asarray(found, int).reshape(-1, 2)
         wrong = (numbers >= locations.size).any(axis=1)
         if wrong.any():
             problems.append(f"{wrong.sum()} boxes at {match.start(2)} with tokens over {locations.size - 1}")

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pmpjax.models import Decoder, EmbeddedRows, ImageRows, Kosmos, embedded, generate, image_example_losses
+from pmpjax.models import Decoder, EmbeddedRows, ImageRows, Kosmos, embedded, image_example_losses
+from pmpjax.models.search import Ending, Sampling, sample
 from pmpjax.multimodal.examples import Example, Layout, grounded, image_rows, referred
 from pmpjax.multimodal.grammar import BEHIND_PHRASE, OPEN, box_grammar
 from pmpjax.multimodal.markup import GROUNDING, Grounded, read_markup
 
 _ROUND = 32  # lengths of rows are multiples of it: few lengths, few compilations
 _BOX_STEPS = 4  # <object>, two locations, </object>
+CAPTION_STEPS = 40
+"""Tokens of a caption at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,9 @@ def ground(
     return [one.spans[0].boxes if one.spans else np.zeros((0, 4)) for one in found]
 
 
-def describe(reader: Reader, images: Sequence[np.ndarray], with_boxes: bool = True, steps: int = 40) -> list[Grounded]:
+def describe(
+    reader: Reader, images: Sequence[np.ndarray], with_boxes: bool = True, steps: int = CAPTION_STEPS
+) -> list[Grounded]:
     """A caption of each image, its phrases with boxes behind the switch `<grounding>`, without any where it is off."""
     examples = [Example(image, GROUNDING if with_boxes else "", "") for image in images]
     return write(reader, examples, steps, begin=OPEN, switched=with_boxes)
@@ -88,8 +93,12 @@ def write(
     texts: list[Grounded] = []
     for rows, count in _batches(_rows(examples, layout, ended=False), reader.batch):
         prompts = _embedded(reader.kosmos, reader.params, rows)
-        tokens = generate(decoder, reader.params["decoder"], prompts, steps, mask=mask)
-        texts += [read_markup(layout.text(row), layout.locations) for row in np.asarray(tokens)[:count]]
+        ends = (layout.id(layout.end),)
+        drawn = sample(decoder, reader.params["decoder"], prompts, steps, Sampling(0.0), ends=ends, mask=mask)
+        if (np.asarray(drawn.status)[:count] == Ending.NOT_FINITE).any():
+            raise ValueError("the model's logits are not finite; look for NaN among its parameters")
+        written = zip(np.asarray(drawn.tokens)[:count], np.asarray(drawn.lengths), strict=False)
+        texts += [read_markup(layout.text(row[:length]), layout.locations) for row, length in written]
         asked(count)
     return texts
 

@@ -19,7 +19,17 @@ from pmpjax.multimodal.examples import (
     location_tokenizer,
     referred,
 )
-from pmpjax.multimodal.scenes import KINDS, Scene, SceneConfig, absent_kinds, caption, draw_scene, expressions
+from pmpjax.multimodal.scenes import (
+    COLOURS,
+    KINDS,
+    SHAPES,
+    Scene,
+    SceneConfig,
+    absent_kinds,
+    caption,
+    draw_scene,
+    expressions,
+)
 
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -44,6 +54,19 @@ class Mixture:
         shares = dataclasses.astuple(self)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(f"the shares are {shares}, expected none below 0 and a sum of at most 1")
+
+
+PHRASES = "'a red square' and 'the shape left of a blue disc'"
+
+
+def unknown_words(phrase: str) -> list[str]:
+    """Words of a phrase that stand in no text of the scenes: what a model trained on them says to it means nothing.
+
+    >>> unknown_words("the shape above a Red dog")
+    ['Red', 'dog']
+    """
+    known = {*"a the shape".split(), *COLOURS, *SHAPES, *" ".join(RELATIONS).split()}
+    return sorted(set(phrase.split()) - known)
 
 
 def scene_tokenizer(locations: PatchLocations) -> Tokenizer:

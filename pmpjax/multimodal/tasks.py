@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pmpjax.multimodal.boxes import Locations, box_iou
-from pmpjax.multimodal.reading import Reader, describe, ground, option_scores
+from pmpjax.multimodal.examples import Example
+from pmpjax.multimodal.markup import GROUNDING
+from pmpjax.multimodal.reading import CAPTION_STEPS, Reader, ground, option_scores, write
 from pmpjax.multimodal.scenes import KINDS, Scene, SceneConfig, absent_kinds, draw_scene, expressions
 
 HIT = 0.5
@@ -163,5 +165,7 @@ def _naming(reader: Reader, scenes: Sequence[Scene], asked: Callable[[int], None
 
 
 def _with_boxes(reader: Reader, scenes: Sequence[Scene], on: bool) -> float:
-    captions = describe(reader, [scene.image for scene in scenes[: reader.batch]], with_boxes=on)
+    """Captions with a box, by a model that may write one with or without the switch."""
+    examples = [Example(scene.image, GROUNDING if on else "", "") for scene in scenes]
+    captions = write(reader, examples, CAPTION_STEPS)
     return float(np.mean([len(one.spans) > 0 for one in captions]))

@@ -73,8 +73,10 @@ def run(config: KosmosTrainConfig, out: Path) -> dict[str, Any]:
 def load_reader(run: Path) -> tuple[Reader, KosmosTrainConfig]:
     """The trained model of a run directory; RunError where there is none, or one that has not finished training."""
     config, folder = stored_config(run, KosmosTrainConfig), run / "train"
-    if config is None or not (folder / "params.npz").is_file():
-        raise RunError(f"{run} holds no trained model; run `pmpjax kosmos train --out {run}` first")
+    if config is None:
+        raise RunError(f"{run} is no run; name the folder of a finished one, or run `pmpjax kosmos train --out {run}`")
+    if not (folder / "params.npz").is_file():
+        raise RunError(f"the run in {run} has not finished training; the command that began it goes on with it")
     return _reader(config, folder), config
 
 

@@ -83,7 +83,7 @@ def run(config: CalibrateConfig, progress: Callable[..., AbstractContextManager[
     shown = ~fitted if not fitted.all() else fitted
     allowed: dict[str, bool] = {
         "contextual": "content_free" in held,
-        "supervised": labels is not None and not fitted.all(),
+        "supervised": labels is not None and not fitted.all() and len(np.unique(labels[fitted])) == scores.shape[1],
     }
     methods: list[Method] = [m for m in _ALL if allowed.get(m, True)] if config.method is None else [config.method]
     results, arrays = {}, {}

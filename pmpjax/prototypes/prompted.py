@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from pmpjax.data.sources.tables import TABLES
 from pmpjax.evaluation.tasks import Examples, Task, draw, examples_of, load_task
 from pmpjax.evaluation.tasks.task import take
-from pmpjax.models import Decoder, load_pretrained, pretrained_tokenizer
+from pmpjax.models import Decoder, load_decoder, pretrained_tokenizer
 from pmpjax.runs.errors import nearest
 from pmpjax.runs.files import read_json
 from pmpjax.runs.progress import Bar
@@ -128,7 +128,7 @@ _NEEDED = ("model", "data", "template", "options")
 
 def load_model(source: str | Path) -> Model:
     """A pretrained decoder, its layers scanned, with its tokenizer."""
-    config, params = load_pretrained(source, scan_layers=True)
+    config, params = load_decoder(source, scan_layers=True)
     return Model(Decoder(config), params, pretrained_tokenizer(source))
 
 
@@ -159,8 +159,10 @@ def label_scores(
     before = template.begin + "".join(
         question(template, text) + template.options[label] + template.separator for text, label in demonstrations
     )
+    # With the token that begins a text, where the model has one.
+    prefix = model.tokenizer.encode(before).ids
     items = [Item(ids(question(template, text)), words) for text in texts]
-    return option_log_probabilities(model.decoder, model.params, items, prefix=ids(before), scored=scored)
+    return option_log_probabilities(model.decoder, model.params, items, prefix=prefix, scored=scored)
 
 
 def question(template: Template, text: str) -> str:

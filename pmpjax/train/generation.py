@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pmpjax.data import Rows
-from pmpjax.models import Decoder, DecoderConfig, load_pretrained
+from pmpjax.models import Decoder, load_decoder
 from pmpjax.models.packages import pretrained_path
 from pmpjax.models.pretrained_tokenizers import chat_ids, pretrained_tokenizer
 from pmpjax.models.search import Beams, Ending, Sampling, beam_search, no_repeat, sample
@@ -76,9 +76,7 @@ def run_generate(config: GenerateConfig) -> str:
         ValueError: the prompt has no token, or prompt and text are longer than the model's positions.
     """
     source = exported(config.checkpoint)
-    decoder_config, params = load_pretrained(source)
-    if not isinstance(decoder_config, DecoderConfig):
-        raise ValueError(f"{source} holds a Kosmos-2, which reads images as well; name a model of text alone")
+    decoder_config, params = load_decoder(source)
     tokenizer = pretrained_tokenizer(source)
     decoder = Decoder(decoder_config)
     if not config.chat:

@@ -28,6 +28,7 @@ from pmpjax.models import (
     example_losses,
     generate,
     image_example_losses,
+    image_label_mask,
     image_token_loss,
     initialise,
     load_pretrained,
@@ -277,3 +278,8 @@ def test_bad_input_is_named(small, tmp_path):
         magneto(19, 8, 2, positions="rotary")
     with pytest.raises(ValueError, match="embedding_scale is 0"):
         magneto(19, 8, 2, embedding_scale=0.0)
+
+
+def test_places_of_zeros_and_ones_are_places():
+    rows = ImageRows(np.zeros((1, 4), int), np.array([4]), places=np.array([[0, 1, 0, 0]]))
+    assert image_label_mask(rows).tolist() == [[0.0, 1.0, 1.0]]

@@ -109,3 +109,7 @@ def test_sizes_and_tokens_are_named():
     with pytest.raises(ValueError, match=r"shape \[1, 4\], expected \[N, 2\]"):
         inspect.unwrap(PatchLocations.decode)(PatchLocations(), np.zeros((1, 4), int))  # beartype would speak first
     assert BoxCodec().read(np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_an_image_may_have_no_box():
+    assert BoxCodec().read([]).shape == (0, 4)

@@ -96,3 +96,12 @@ def test_files_that_are_no_images_are_named(tmp_path):
     Image.fromarray(patterned()).save(tmp_path / "large.png")
     with pytest.raises(ValueError, match=r"16 x 8 pixels, expected at most 100"):
         read_image(tmp_path / "large.png", most=100)
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path):
+    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_allclose(read_image(tmp_path / "grey.png")[..., 0], grey / 257, atol=1.0)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="unknown range"):
+        read_image(tmp_path / "float.tiff")

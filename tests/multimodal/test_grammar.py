@@ -22,7 +22,7 @@ def layout():
 def walk(layout, marked, begin=OPEN, switched=True):
     """Whether each token of a marked text was allowed where it stands."""
     grammar = box_grammar(layout.tokenizer, LOCATIONS, begin, switched)
-    state, allowed = grammar.begin(jnp.zeros(1), jnp.array(1), 1), []
+    state, allowed = grammar.begin(jnp.zeros(1), jnp.array(1), 100), []
     for token in layout.ids(marked):
         allowed.append(bool(grammar.allowed(state)[token]))
         state = grammar.after(state, jnp.array(token))
@@ -74,7 +74,7 @@ def test_without_the_switch_there_is_text_alone(layout):
 def test_every_state_has_a_token_to_go_on_with(layout):
     grammar = box_grammar(layout.tokenizer, LOCATIONS)
     modes = jnp.repeat(jnp.arange(8), LOCATIONS.size)
-    states = (modes, jnp.tile(jnp.arange(LOCATIONS.size), 8))
+    states = (modes, jnp.tile(jnp.arange(LOCATIONS.size), 8), jnp.full(len(modes), 9))
     assert jax.vmap(grammar.allowed)(states).any(axis=1).all()
 
 
@@ -96,3 +96,13 @@ def test_any_model_writes_whole_boxes(layout, begin, lead):
         assert all(text.count("<patch") in (2, 3) for text in written)
     assert all((one[:, 2:] > one[:, :2]).all() for one in boxes)
     assert len(set(written)) > 4
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5, 7])
+def test_markup_is_closed_within_the_steps(layout, steps):
+    decoder = Decoder(DecoderConfig(layout.tokenizer.get_vocab_size(), 8, 1, 2, 1, 16))
+    prompts = Rows(jnp.ones((16, 2), jnp.int32), jnp.full(16, 2))
+    params = initialise(decoder, jax.random.key(0), prompts.tokens)
+    grammar = box_grammar(layout.tokenizer, LOCATIONS, OPEN)
+    tokens = generate(decoder, params, prompts, steps, key=jax.random.key(1), temperature=5.0, mask=grammar)
+    assert not [text for text in map(layout.text, np.asarray(tokens)) if read_markup(text, LOCATIONS).problems]

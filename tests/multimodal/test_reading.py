@@ -1,5 +1,7 @@
 """A tiny model that has learnt a few examples by heart: it grounds, rejects, names and describes as they say."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,3 +93,9 @@ def test_a_box_is_named_by_the_best_option(reader):
 def test_phrases_without_words_are_refused(reader):
     with pytest.raises(ValueError, match="empty"):
         ground(reader, [picture(LEFT)], [" "])
+
+
+def test_a_model_of_nan_is_no_model_that_finds_nothing(reader):
+    broken = dataclasses.replace(reader, params=jax.tree.map(lambda leaf: leaf * jnp.nan, reader.params))
+    with pytest.raises(ValueError, match="not finite"):
+        ground(broken, [picture(LEFT)], ["a disc"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pmpjax.cli import main
+from pmpjax.prototypes.calibration import DoubtfulClassWarning
 from pmpjax.prototypes.comparison import CalibrateConfig, area_under_curve, run
 from pmpjax.runs.progress import progress
 from tests.prototypes.test_calibration import BIAS, drawn
@@ -87,3 +88,17 @@ def test_arrays_that_mean_something_else_are_named(scores, changes, named):
     with pytest.raises(ValueError) as caught:
         results(scores(**changes))
     assert named in str(caught.value)
+
+
+def test_a_class_without_fitted_texts_costs_the_supervised_method_alone(scores):
+    x, y = drawn(0)
+    path = scores(classes=np.array(["[yes]", "no", "maybe"]), fit=(np.arange(len(x)) % 2 == 0) & (y != 2))
+    with pytest.warns(DoubtfulClassWarning):
+        assert list(results(path)) == ["argmax", "contextual", "batch", "prototypical"]
+    with pytest.raises(ValueError, match="each column needs a class"):
+        results(path, method="supervised")
+
+
+def test_names_of_classes_are_shown_as_they_are(scores, capsys):
+    assert main(["calibrate", str(scores(classes=np.array(["[yes]", "[/no]", "maybe"]))), "--method", "argmax"]) == 0
+    assert "[yes]" in (shown := capsys.readouterr().out) and "[/no]" in shown

@@ -25,7 +25,7 @@ from pmpjax.contexts.meta_optimization.reading import Layout, in_context
 from pmpjax.contexts.meta_optimization.record import Model, scanned
 from pmpjax.contexts.prompt import Format
 from pmpjax.evaluation.tasks import Task, draw, load_task, summary
-from pmpjax.models import Decoder, initialise, load_pretrained, pretrained_tokenizer
+from pmpjax.models import Decoder, initialise, load_decoder, pretrained_tokenizer
 from pmpjax.runs import Run, open_run, read_arrays, read_json, write_arrays, write_json
 from pmpjax.runs.progress import Bar, progress
 from pmpjax.runs.seeds import stage_generator, stage_key
@@ -83,8 +83,8 @@ class IclConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {low}")
         if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
             raise ValueError(f"rates are {self.rates}, expected one or more different numbers above 0")
-        if "{text}" not in self.template:
-            raise ValueError(f"the template {self.template!r} has no {{text}}, where the item's text goes")
+        if self.template.count("{text}") != 1:
+            raise ValueError(f"the template {self.template!r} does not hold {{text}}, the item's text, exactly once")
 
 
 class Material(NamedTuple):
@@ -99,9 +99,9 @@ def load(config: IclConfig) -> Material:
     """Reads the task and the model; the answer to a query is a space and the class's name."""
     task = load_task(config.task, text=config.text, label=config.label)
     tokenizer = pretrained_tokenizer(config.model)
-    architecture, params = load_pretrained(config.model, scan_layers=True)
+    architecture, params = load_decoder(config.model, scan_layers=True)
     window = min(config.window, architecture.max_length or config.window)
-    prefix = tokenizer.encode(config.instruction).ids if config.instruction else ()
+    prefix = tokenizer.encode(config.instruction).ids
     form = Format(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, window, prefix)
     options = option_ids(tokenizer, [f" {name}" for name in task.classes])
     return Material(task, scanned(Decoder(architecture), params), Layout(form, config.separator, options))
@@ -232,9 +232,13 @@ class _Seed(NamedTuple):
     def _questions(self, split: str, count: int) -> tuple[Questions, list[int]]:
         """`count` items of a split, mixed over the classes, and their indices in the task."""
         task = self.material().task
-        drawn = draw(task, -(-count // len(task.classes)), self.seed, split=split)
-        queries = [self.config.template.format(text=text) for text in drawn.texts[:count]]
-        return Questions(queries, drawn.labels[:count]), drawn.index[:count].tolist()
+        held = np.bincount(task.labels[task.splits[split]], minlength=len(task.classes))
+        if not held.min():
+            name = task.classes[int(held.argmin())]
+            raise ValueError(f"class {name!r} of task {task.name!r} has no text in the split {split!r}; add some to it")
+        drawn = draw(task, min(max(count // len(task.classes), 1), int(held.min())), self.seed, split=split)
+        queries = [self.config.template.replace("{text}", text) for text in drawn.texts]
+        return Questions(queries, drawn.labels), drawn.index.tolist()
 
     def _demonstrations(self, number: int, shuffled: bool = False) -> tuple[list[str], int]:
         """The texts of a draw, with how many labels were moved to a text of another class."""
@@ -246,7 +250,7 @@ class _Seed(NamedTuple):
             labels = shuffled_labels(labels, stage_generator(self.seed, "icl", "labels"))
         template = self.config.template
         texts = [
-            f"{template.format(text=text)} {task.classes[label]}"
+            f"{template.replace('{text}', text)} {task.classes[label]}"
             for text, label in zip(drawn.texts, labels, strict=True)
         ]
         return texts, int((labels != drawn.labels).sum())

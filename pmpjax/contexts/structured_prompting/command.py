@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pmpjax.contexts.prompt import Format
+from pmpjax.contexts.prompt import Format, plain_text
 from pmpjax.contexts.structured_prompting import report
 from pmpjax.contexts.structured_prompting.context import Context, ContextAttention, attach, build_context
 from pmpjax.contexts.structured_prompting.groups import build_groups
 from pmpjax.contexts.structured_prompting.stored import context_notes, load_context, save_context
 from pmpjax.contexts.structured_prompting.weights import fit_group_weights
+from pmpjax.data.documents import digest
 from pmpjax.evaluation.tasks import Examples, Task, draw, examples_of, load_task
-from pmpjax.models import Decoder, load_pretrained, pretrained_tokenizer
-from pmpjax.runs.directory import open_run
+from pmpjax.evaluation.tasks.task import take
+from pmpjax.models import Decoder, load_decoder, pretrained_tokenizer
+from pmpjax.runs.directory import fingerprint, open_run
 from pmpjax.runs.files import read_json, write_json, write_text
 from pmpjax.runs.progress import progress
 from pmpjax.scoring.options import Item, OptionScoring, option_ids, option_log_probabilities
@@ -115,11 +117,13 @@ def build(config: BuildConfig, out: Path) -> dict[str, Any]:
 
     Raises ValueError where the task, the groups or the model are not what they should be.
     """
+    table = Path(config.task)
+    inputs = {"task": table} if table.is_file() else {}
     with open_run(out, "context build", config) as run:
 
         def make(folder: Path) -> None:
             task = load_task(config.task, seed=config.seed, text=config.text, label=config.label)
-            settings, params = load_pretrained(config.model, scan_layers=True)
+            settings, params = load_decoder(config.model, scan_layers=True)
             tokenizer = pretrained_tokenizer(config.model)
             drawn = draw(task, config.per_class, config.seed)
             texts = [
@@ -141,33 +145,45 @@ def build(config: BuildConfig, out: Path) -> dict[str, Any]:
                 "longest group": int(groups.lengths.max()),
                 "prefix tokens": len(groups.prefix),
             }
-            notes = {"build": dataclasses.asdict(config), "classes": list(task.classes), "metrics": metrics}
+            shown = sorted(plain_text(drawn.texts[number]) for members in groups.members for number in members)
+            notes = {
+                "build": dataclasses.asdict(config) | ({"task": str(table.resolve())} if inputs else {}),
+                "table": fingerprint(table) if inputs else None,
+                "classes": list(task.classes),
+                "shown": [digest(text) for text in shown],
+                "metrics": metrics,
+            }
             save_context(folder / FILE, context, settings, params, notes)
             write_json(folder / "metrics.json", metrics)
 
-        folder = run.stage("context", make, config=config)
+        folder = run.stage("context", make, config=config, inputs=inputs)
         return {**read_json(folder / "metrics.json"), "file": str(folder / FILE)}
 
 
 def predict(config: PredictConfig, out: Path) -> dict[str, Any]:
     """Classifies; `out`/predict/predictions.jsonl (text, label, log-probabilities), metrics.json and report.html.
 
-    Raises FileNotFoundError and ValueError as `load_context`; ValueError for no texts.
+    Labelled texts that are demonstrations, or that weights are learned on, are left out and counted.
+
+    Raises FileNotFoundError and ValueError as `load_context`; ValueError for no texts, for a context that the command
+    did not build, and for a table that has changed since.
     """
     notes = context_notes(config.context)["notes"]
+    if "build" not in notes or "shown" not in notes:
+        raise ValueError(f"{config.context} does not say what it is of; build it with `pmpjax context build`")
     built, classes = notes["build"], notes["classes"]
     with open_run(out, "context predict", config) as run:
 
         def make(folder: Path) -> None:
-            settings, params = load_pretrained(built["model"], scan_layers=True)
+            settings, params = load_decoder(built["model"], scan_layers=True)
             decoder, tokenizer = Decoder(settings), pretrained_tokenizer(built["model"])
             context = load_context(config.context, settings, params)
-            task = load_task(built["task"], seed=built["seed"], text=built["text"], label=built["label"])
-            found = _asked(task, config)
+            task = None if config.texts and not config.learn_weights else _task_of(notes)
+            found, metrics = _asked(task, config, set(notes["shown"]))
             items = items_of(tokenizer, found.texts, built["question"], classes)
-            metrics: dict[str, Any] = {"groups": context.groups, "texts": len(items)}
+            metrics |= {"groups": context.groups, "texts": len(items)}
             weights = None
-            if config.learn_weights:
+            if task is not None and config.learn_weights:
                 dev = examples_of(task, "dev")
                 known = items_of(tokenizer, dev.texts[: config.learn_weights], built["question"], classes)
                 with progress("learn weights", config.sweeps) as bar:
@@ -241,7 +257,7 @@ def show(path: Path) -> dict[str, str]:
         "prefix": f"{shapes['prefix_keys'][1]:,} tokens",
         "decoder": f"{layers} layers, width {model['width']}, {heads} key heads of {size}, {places} positions",
         "parameters": told["parameters"][:16],
-        "size": f"{path.stat().st_size / 1e6:,.1f} MB",
+        "file size": f"{path.stat().st_size / 1e6:,.1f} MB",
     }
     rows |= {name: str(value) for name, value in notes.get("build", {}).items() if value not in (None, "")}
     if "classes" in notes:
@@ -261,10 +277,23 @@ def _moves(update: Callable[..., None]) -> Callable[[int], None]:
     return scored
 
 
-def _asked(task: Task, config: PredictConfig) -> Examples:
-    if config.texts:
-        return Examples(list(config.texts), np.full(len(config.texts), -1), None, np.arange(len(config.texts)))
-    found = examples_of(task, config.split)
-    if not len(found.texts):
-        raise ValueError(f"split {config.split!r} of {task.name} has no texts; give another split, or texts")
-    return Examples(found.texts[: config.limit], found.labels[: config.limit], None, found.index[: config.limit])
+def _task_of(notes: dict[str, Any]) -> Task:
+    """The task that the demonstrations were drawn from."""
+    built, table = notes["build"], Path(notes["build"]["task"])
+    if notes["table"] is not None and (not table.is_file() or fingerprint(table) != notes["table"]):
+        raise ValueError(f"{table} has changed since the context was built, or is gone; build the context again")
+    return load_task(built["task"], seed=built["seed"], text=built["text"], label=built["label"])
+
+
+def _asked(task: Task | None, config: PredictConfig, shown: set[str]) -> tuple[Examples, dict[str, Any]]:
+    """What is classified, and how many texts are demonstrations (of a split: were left out)."""
+    if config.texts or task is None:
+        copies = sum(digest(plain_text(text)) in shown for text in config.texts)
+        found = Examples(list(config.texts), np.full(len(config.texts), -1), None, np.arange(len(config.texts)))
+        return found, {"copies of demonstrations": copies}
+    index = examples_of(task, config.split).index
+    learned = examples_of(task, "dev").index[: config.learn_weights]
+    used = np.array([digest(plain_text(task.texts[n])) in shown or n in learned for n in index], bool)
+    if used.all():
+        raise ValueError(f"split {config.split!r} of {task.name} has no texts left; give another split, or texts")
+    return take(task, index[~used][: config.limit]), {"left out, shown or learned on": int(used.sum())}

@@ -188,8 +188,8 @@ class PrototypeClassifier(ClassifierMixin, BaseEstimator):
     def add_class(self, X: Any, label: Any) -> "PrototypeClassifier":
         """Adds a class by the examples X [N, D] of it; no other prototype moves. Returns itself.
 
-        Its prototypes are grown with the width, threshold and concentration of the fit, and not trained against the
-        other classes.
+        Its prototypes are grown with the width and concentration of the fit, the threshold by today's prototypes, and
+        not trained against the other classes.
 
         Raises ValueError: a class that is there already.
         """

@@ -15,7 +15,7 @@ from pmpjax.data.sources.files import UNREADABLE, Broken, unreadable
 from pmpjax.data.sources.tables import DELIMITERS, TABLES, read_rows
 from pmpjax.prototypes.fine_tuning.storage import load_classifier
 from pmpjax.prototypes.fine_tuning.texts import embed_texts, load_text_encoder
-from pmpjax.prototypes.fine_tuning.work import read_config, trained_encoder
+from pmpjax.prototypes.fine_tuning.work import check_encoder, read_config, trained_encoder
 from pmpjax.runs.files import atomic, write_json
 from pmpjax.runs.progress import Bar
 
@@ -44,11 +44,14 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}, expected a probability from 0 to 1")
+        if self.out is not None and self.out.resolve() == self.data.resolve():
+            raise ValueError(f"out is the table itself, {self.data}; give another name")
 
     @property
     def target(self) -> Path:
         """Where the predictions go."""
-        return self.out or self.data.with_name(f"{self.data.name.split('.')[0]}.predicted.csv")
+        ending = max((one for one in TABLES if self.data.name.lower().endswith(one)), key=len, default="")
+        return self.out or self.data.with_name(f"{self.data.name.removesuffix(ending)}.predicted.csv")
 
 
 class Predicted(NamedTuple):
@@ -81,6 +84,7 @@ def run_predict(config: PredictConfig, progress: Callable[..., AbstractContextMa
         raise ValueError(f"{config.data} has a column {taken[0]!r} already; rename it, or drop earlier predictions")
     texts = [str(row[config.text or fitted.text]) for row in rows]
     with progress("predict", len(texts)) as bar:
+        check_encoder(fitted.encoder, config.run)
         encoder = trained_encoder(load_text_encoder(fitted.encoder, pooling=fitted.pooling), config.run)
         states = embed_texts(encoder, texts, bar=bar)
     probabilities, near = stored.model.predict_proba(states), stored.model.nearest_examples(states, 3)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pmpjax.models import Decoder, Encoder, load_encoder, load_pretrained, pretrained_tokenizer, sentence_ids
+from pmpjax.models import Decoder, Encoder, load_decoder, load_encoder, pretrained_tokenizer, sentence_ids
 from pmpjax.models.encoder import sentence_vectors
 from pmpjax.models.layers import apply
 from pmpjax.models.packages import pretrained_path
@@ -60,7 +60,7 @@ def load_text_encoder(source: Path | str = "minilm", *, pooling: Pooling = "mean
             functools.partial(sentence_vectors, found.model), found.params, functools.partial(sentence_ids, found)
         )
     path = exported(path)
-    config, params = load_pretrained(path)
+    config, params = load_decoder(path)
     tokenizer = pretrained_tokenizer(path)
     longest = min(longest, config.max_length or longest)
 

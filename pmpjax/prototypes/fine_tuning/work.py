@@ -20,7 +20,7 @@ from pmpjax.prototypes.fine_tuning.storage import load_classifier, save_classifi
 from pmpjax.prototypes.fine_tuning.texts import Pooling, TextEncoder, embed_texts, load_text_encoder
 from pmpjax.prototypes.fine_tuning.trained import Training, train_encoder
 from pmpjax.runs import RunError
-from pmpjax.runs.directory import Run, open_run
+from pmpjax.runs.directory import Run, fingerprint, open_run
 from pmpjax.runs.files import read_arrays, read_json, write_arrays, write_json
 from pmpjax.runs.progress import Bar
 from pmpjax.train.checkpoints import load_params, save_params
@@ -42,7 +42,7 @@ class FitConfig:
         epochs: 0 leaves the encoder as it is; else it is trained end to end, for so many.
         learning_rate: of the encoder's AdamW.
         batch: texts in a step of that.
-        class_weight: balanced weighs classes as if all had equally many examples.
+        class_weight: balanced weighs classes as if all had equally many examples; the encoder's training does not.
         per_class: prototypes that a class has at most.
         concentration: from 0 (one prototype a class) to 1; without it cross-validation decides.
         seed: of the splits, the folds and the order of texts.
@@ -67,6 +67,8 @@ class FitConfig:
                 f"epochs {self.epochs} and seed {self.seed} must not be negative, batch {self.batch} and per_class "
                 f"{self.per_class} at least 1, learning_rate {self.learning_rate} above 0"
             )
+        if self.concentration is not None and not 0 <= self.concentration <= 1:
+            raise ValueError(f"concentration is {self.concentration}, expected a number from 0 to 1, or none")
 
 
 def run_fit(config: FitConfig, out: Path, progress: Progress) -> dict[str, Any]:
@@ -81,6 +83,8 @@ def run_fit(config: FitConfig, out: Path, progress: Progress) -> dict[str, Any]:
     if config.epochs and task.features is not None:
         raise ValueError(f"the task {task.name!r} has numbers and no encoder to train; leave --epochs at 0")
     inputs = {} if config.data.partition(":")[0] in TASKS else {"data": Path(config.data)}
+    if Path(config.encoder).exists():
+        inputs["encoder"] = Path(config.encoder)
     with open_run(out, "prototypes fit", config) as run:
         stage = _Stage(run, config, inputs, task, progress)
         stage.states()
@@ -128,6 +132,8 @@ class _Stage:
                 encoder = trained_encoder(self.encoder(), self.run.directory)
                 vectors = embed_texts(encoder, self.task.texts, bar=bar)
         write_arrays(folder / "states.npz", {"vectors": vectors})
+        path = Path(self.config.encoder)
+        write_json(folder / "encoder.json", {"fingerprint": fingerprint(path) if path.exists() else None})
 
     @property
     def policy(self) -> Policy:
@@ -186,6 +192,16 @@ def trained_encoder(encoder: TextEncoder, directory: Path) -> TextEncoder:
     """The encoder with the parameters that a run has trained; as it is where the run left it frozen."""
     path = directory / "encoder" / "params.npz"
     return encoder._replace(params=load_params(path)) if path.exists() else encoder
+
+
+def check_encoder(encoder: str, directory: Path) -> None:
+    """Raises RunError where a file or folder is not the encoder any more that made the states of a run."""
+    stored, path = read_json(directory / "states" / "encoder.json")["fingerprint"], Path(encoder)
+    if stored != (fingerprint(path) if path.exists() else None):
+        raise RunError(
+            f"the encoder {encoder} is not the one that {directory} was fitted with: it was changed, or the path is "
+            "relative to another folder; fit again, or predict from the folder of the fit"
+        )
 
 
 def read_config(directory: Path) -> FitConfig:

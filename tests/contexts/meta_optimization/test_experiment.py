@@ -103,7 +103,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(whole, tmp_path):
         ({"per_class": 0}, "per_class is 0, expected at least 1"),
         ({"orders": 1}, "orders is 1, expected at least 2"),
         ({"rates": (0.0,)}, "different numbers above 0"),
-        ({"template": "text"}, r"has no \{text\}"),
+        ({"template": "text"}, r"does not hold \{text\}"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(change, words):
@@ -116,9 +116,14 @@ def test_prompts_that_the_window_cannot_hold_are_an_error(tmp_path):
         run(dataclasses.replace(CONFIG, window=12), tmp_path / "run", toy)
 
 
-def test_too_few_items_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="examples in split 'test'"):
-        run(dataclasses.replace(CONFIG, items=1_000), tmp_path / "run", toy)
+def test_few_items_are_all_taken_and_none_is_an_error(tmp_path):
+    def read(config, dev):
+        material = toy(config)
+        splits = material.task.splits | {"dev": material.task.splits["dev"][:dev]}
+        return material._replace(task=material.task._replace(splits=splits))
+
+    with pytest.raises(ValueError, match="has no text in the split 'dev'"):
+        run(CONFIG, tmp_path / "run", lambda config: read(config, 0))
 
 
 def test_shuffled_labels_are_the_same_ones_elsewhere():

@@ -56,9 +56,27 @@ def test_a_table_becomes_a_context_and_predictions(places, capsys):
         and (answers / "predict" / "groups.png").exists()
     )
 
+    again = [
+        "context",
+        "predict",
+        "--context",
+        file,
+        "--split",
+        "train",
+        "--each-group",
+        "0",
+        "--out",
+        str(places / "t"),
+    ]
+    assert main(again) == 0
+    metrics = json.loads((places / "t" / "predict" / "metrics.json").read_text())
+    assert metrics["left out, shown or learned on"] == 8 and metrics["texts"] == 28 - 8
     single = ["context", "predict", "--context", file, "--texts", "red thing", "--out", str(places / "single")]
     assert main(single) == 0
     assert "they have no labels to compare with" in (places / "single" / "predict" / "report.html").read_text()
+    (places / "table.csv").write_text((places / "table.csv").read_text() + "green thing,red\n")
+    assert main([*again[:-1], str(places / "u")]) == 2
+    assert "has changed since the context was built" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(places, capsys):
