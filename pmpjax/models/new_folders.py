@@ -17,7 +17,7 @@ def refuse_taken(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that becomes it, on the disk, when the block ends well, and is removed otherwise."""
+    """A folder next to `folder` that becomes it, on the disk, when the block ends well, and is removed otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

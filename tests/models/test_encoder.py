@@ -178,7 +178,7 @@ def test_texts_are_cut_and_counted(tmp_path):
 
 
 def test_files_of_other_uses_are_read(tmp_path):
-    """Names behind "bert.", the pooler and the masked-word head beside them, and half precision."""
+    """Names behind "bert.", with the pooler and the masked-word head, and half precision."""
     plain = load_encoder(write(tmp_path / "plain"))
     arrays = {f"bert.{name}": array.astype(np.float16) for name, array in weights().items()}
     arrays |= {
